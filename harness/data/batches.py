@@ -1,0 +1,95 @@
+"""Batches: clips gathered by index into length buckets, padded to the batch's longest clip, with lengths and masks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from harness import seeds
+from harness.data.schema import Split
+
+BUCKET = 8  # batches that are sorted by length together: enough to save padding, few enough to keep batches random
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B clips: ``features[m]`` (B, T_m, D_m) zero-padded at the end, ``lengths[m]`` (B,), ``labels`` (B,) or None.
+
+    ``position`` (B,) is each clip's place in its split, for methods that keep a memory per clip.
+    """
+
+    features: Mapping[str, Tensor]
+    lengths: Mapping[str, Tensor]
+    labels: Tensor | None
+    position: Tensor
+
+    def __len__(self) -> int:
+        return len(self.position)
+
+    def mask(self, modality: str) -> Tensor:
+        """True at real frames, (B, T)."""
+        steps = torch.arange(self.features[modality].shape[1], device=self.lengths[modality].device)
+        return steps < self.lengths[modality][:, None]
+
+    def mean(self, modality: str) -> Tensor:
+        """Mean over each clip's real frames, (B, D). Padding is zero, so the sum needs no mask."""
+        return self.features[modality].sum(1) / self.lengths[modality][:, None]
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on ``device``."""
+        if self.position.device == device:
+            return self
+        return replace(
+            self,
+            features={name: value.to(device, non_blocking=True) for name, value in self.features.items()},
+            lengths={name: value.to(device, non_blocking=True) for name, value in self.lengths.items()},
+            labels=None if self.labels is None else self.labels.to(device, non_blocking=True),
+            position=self.position.to(device, non_blocking=True),
+        )
+
+
+def gather(split: Split, position: Tensor) -> Batch:
+    """The clips at ``position`` (B,) of ``split`` as one batch."""
+    rows = split.rows[position]
+    padded = {name: ragged.padded(rows) for name, ragged in split.features.items()}
+    return Batch(
+        features={name: values for name, (values, _) in padded.items()},
+        lengths={name: lengths for name, (_, lengths) in padded.items()},
+        labels=None if split.labels is None else split.labels[position],
+        position=position,
+    )
+
+
+def shuffled(split: Split, size: int, seed: int, epoch: int) -> list[Tensor]:
+    """One epoch's batches as positions: every clip once, in random batches of clips of similar length.
+
+    The order is the stream (seed, "shuffle", epoch) and does not depend on the method. A last batch of one
+    clip is merged into the one before it, since batch statistics of one clip are not defined.
+    """
+    rng = seeds.generator(seed, "shuffle", epoch)
+    order = rng.permutation(len(split))
+    work = _work(split)
+    span = size * BUCKET
+    buckets = [order[i : i + span] for i in range(0, len(order), span)]
+    batches = [part for bucket in buckets for part in _cut(bucket[np.argsort(work[bucket], kind="stable")], size)]
+    if len(batches) > 1 and len(batches[-1]) == 1:
+        batches[-2:] = [np.concatenate(batches[-2:])]
+    return [torch.from_numpy(batches[i]) for i in rng.permutation(len(batches))]
+
+
+def in_order(split: Split, size: int) -> Iterator[Batch]:
+    """Every clip once, longest together, nothing random: for evaluation; ``position`` says which clip is where."""
+    order = np.argsort(_work(split), kind="stable")
+    yield from (gather(split, torch.from_numpy(part)) for part in _cut(order, size))
+
+
+def _work(split: Split) -> np.ndarray:
+    return sum(split.lengths(name) for name in split.features).numpy()  # type: ignore[union-attr]
+
+
+def _cut(order: np.ndarray, size: int) -> list[np.ndarray]:
+    return [order[i : i + size] for i in range(0, len(order), size)]

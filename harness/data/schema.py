@@ -1,0 +1,171 @@
+"""What a data set is to the engine: ragged features, a table of clips, a card.
+
+Per modality all frames of all clips lie in one contiguous array; offsets say where a clip begins.
+Every clip has at least one frame in every modality the data set has (importers see to it and count it).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import pandas as pd
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+MODALITIES = ("text", "audio", "vision")
+SPLITS = ("train", "valid", "test")
+CLIP_COLUMNS = ("id", "group", "split", "label", "text")
+
+
+class Frozen(BaseModel):
+    """Base of the records that are written to disk: immutable, unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Task(Frozen):
+    """What is predicted: a sentiment intensity in [low, high], or one of ``classes``."""
+
+    kind: Literal["regression", "classification"]
+    low: float = 0.0
+    high: float = 0.0
+    classes: tuple[str, ...] = ()
+
+    @property
+    def outputs(self) -> int:
+        """Width of a model's last layer."""
+        return len(self.classes) if self.kind == "classification" else 1
+
+
+class ModalityCard(Frozen):
+    """Facts on one modality of one stored data set. Lengths are frames per clip."""
+
+    dim: int
+    frames: int
+    shortest: int
+    mean_length: float
+    longest: int
+    nonfinite_replaced: int = 0
+    empty_clips: int = Field(0, description="clips that had no frame and were given one frame of zeros")
+
+
+class Source(Frozen):
+    """Where a stored data set came from; file names only, so that a card names no one's folders."""
+
+    layout: str
+    files: dict[str, str] = Field(default_factory=dict, description="file name -> SHA-256")
+    notes: dict[str, str] = {}
+
+
+class Card(Frozen):
+    """The data card: all that a reader of a table must know about the inputs."""
+
+    name: str
+    dataset: str
+    title: str
+    simulated: bool
+    task: Task
+    metrics: tuple[str, ...]
+    modalities: dict[str, ModalityCard]
+    clips: dict[str, int] = Field(description="split -> number of clips")
+    groups: dict[str, int] = Field(description="split -> number of videos (or actors)")
+    labels: dict[str, dict[str, int]] = Field(description="split -> label bin -> number of clips")
+    source: Source
+    licence: str = ""
+    citation: str = ""
+    warnings: tuple[str, ...] = ()
+    best_possible: dict[str, float] = Field(default_factory=dict, description="simulated data: test score of the ideal predictor")
+    fingerprint: str = ""
+
+
+@dataclass(frozen=True)
+class Ragged:
+    """Frames of one modality: ``values`` (frames, dim) float32, ``offsets`` (clips + 1,) int64."""
+
+    values: Tensor
+    offsets: Tensor
+
+    @property
+    def dim(self) -> int:
+        return int(self.values.shape[1])
+
+    @property
+    def lengths(self) -> Tensor:
+        """Frames per clip, (clips,) int64."""
+        return self.offsets.diff()
+
+    def clip(self, row: int) -> Tensor:
+        """The frames of one clip, (length, dim)."""
+        return self.values[int(self.offsets[row]) : int(self.offsets[row + 1])]
+
+    def padded(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """The clips ``rows`` padded with zeros at the end to the longest of them: (B, T, dim), and lengths (B,)."""
+        lengths = self.lengths[rows]
+        steps = torch.arange(int(lengths.max()))
+        frame = (self.offsets[rows, None] + steps).clamp_(max=len(self.values) - 1)
+        real = steps < lengths[:, None]
+        return self.values[frame] * real[..., None], lengths
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """One stored data set: its card, its clips (columns ``CLIP_COLUMNS``) and its features by modality."""
+
+    card: Card
+    clips: pd.DataFrame
+    features: Mapping[str, Ragged]
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def rows(self, rows: Sequence[int] | Tensor) -> Split:
+        """The clips at ``rows`` with their labels."""
+        index = torch.as_tensor(rows, dtype=torch.int64)
+        chosen = self.clips.iloc[index.numpy()]
+        dtype = torch.int64 if self.card.task.kind == "classification" else torch.float32
+        labels = torch.as_tensor(chosen["label"].to_numpy(copy=True)).to(dtype)
+        return Split(self.features, index, tuple(chosen["id"]), tuple(chosen["group"]), labels)
+
+
+@dataclass(frozen=True)
+class Split:
+    """Clips of one split as training code sees them: ``rows`` (N,) into the features, ``labels`` (N,) or None."""
+
+    features: Mapping[str, Ragged]
+    rows: Tensor
+    ids: tuple[str, ...]
+    groups: tuple[str, ...]
+    labels: Tensor | None
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def without_labels(self) -> Split:
+        """The same clips for code that must not see the truth."""
+        return replace(self, labels=None)
+
+    def only(self, modalities: Sequence[str]) -> Split:
+        """The same clips with these modalities, in this order."""
+        return replace(self, features={name: self.features[name] for name in modalities})
+
+    def lengths(self, modality: str) -> Tensor:
+        """Frames per clip, (N,) int64."""
+        return self.features[modality].lengths[self.rows]
+
+    def frames(self, modality: str) -> Tensor:
+        """All real frames of these clips, (frames, dim), clip after clip."""
+        ragged = self.features[modality]
+        lengths = self.lengths(modality)
+        starts = torch.repeat_interleave(ragged.offsets[self.rows] - lengths.cumsum(0) + lengths, lengths)
+        return ragged.values[starts + torch.arange(len(starts))]
+
+    def means(self, modality: str) -> Tensor:
+        """Mean over each clip's real frames, (N, dim); padding never enters (peers' fault: zeros averaged in)."""
+        lengths = self.lengths(modality)
+        clip = torch.repeat_interleave(torch.arange(len(self)), lengths)
+        frames = self.frames(modality).double()
+        total = torch.zeros(len(self), frames.shape[1], dtype=torch.float64).index_add_(0, clip, frames)
+        return (total / lengths[:, None]).float()

@@ -1,0 +1,103 @@
+"""The contract between a method and the harness: what a researcher writes against.
+
+@register_method("mine")
+class Mine(Method):
+    class Config(MethodConfig):
+        hidden: int = 128
+
+    def __init__(self, inputs: Inputs, task: Task, config: Config) -> None: ...
+    def forward(self, batch: Batch) -> Output: ...
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal, TypeVar
+
+from pydantic import Field
+from torch import Tensor, nn
+
+from harness.data.batches import Batch
+from harness.data.schema import Split, Task
+from harness.registry import Registry
+from harness.training.settings import Settings, Training
+
+__all__ = ["Batch", "Inputs", "LossWeights", "Method", "MethodConfig", "Output", "Split", "Task", "Training", "methods", "register_method"]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a model is built for: feature width by modality, in the order text, audio, vision (any subset)."""
+
+    dims: Mapping[str, int]
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        return tuple(self.dims)
+
+
+@dataclass(frozen=True)
+class Output:
+    """What ``forward`` returns for B clips.
+
+    ``prediction``: (B,) intensities, or (B, classes) logits. ``losses``: auxiliary terms by name, scalars, means
+    over the batch; the loop weighs each with ``config.weights``. ``representations``: (B, D) tensors for figures.
+    """
+
+    prediction: Tensor
+    losses: Mapping[str, Tensor] = field(default_factory=dict)
+    representations: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+class LossWeights(Settings):
+    """Weights of a method's auxiliary losses; a subclass has one non-negative field per name in ``Output.losses``."""
+
+
+class MethodConfig(Settings):
+    """Base of a method's configuration. Every field carries a description; unknown keys are errors."""
+
+    task_loss: Literal["l1", "mse", "cross_entropy"] | None = Field(
+        None, description="loss on the prediction; unset: l1 for intensities, cross_entropy for classes"
+    )
+    weights: LossWeights = LossWeights()
+    training: Training = Training()
+
+
+class Method(nn.Module):
+    """A model. Subclasses set ``Config`` and implement ``__init__`` and ``forward``; the rest has defaults.
+
+    ``presets`` maps a data set's name to the configuration that was published for it (nested keys as in Config).
+    """
+
+    Config: ClassVar[type[MethodConfig]] = MethodConfig
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    reference: ClassVar[str] = ""
+
+    def __init__(self, inputs: Inputs, task: Task, config: Any) -> None:
+        super().__init__()
+
+    def fit(self, train: Split) -> None:
+        """Statistics from the training split (closed-form models, feature selection). Called once, before training."""
+
+    def forward(self, batch: Batch) -> Output:
+        raise NotImplementedError
+
+    def parameter_groups(self, training: Training) -> list[dict[str, Any]]:
+        """Parameter groups for the optimiser; override for learning rates or decays of their own."""
+        return [{"params": [parameter for parameter in self.parameters() if parameter.requires_grad]}]
+
+
+methods: Registry[type[Method]] = Registry("method", group="harness.methods")
+
+M = TypeVar("M", bound=type[Method])
+
+
+def register_method(name: str) -> Callable[[M], M]:
+    """Class decorator that files a ``Method`` under ``name``."""
+
+    def add(method: M) -> M:
+        methods.register(name)(method)
+        return method
+
+    return add

@@ -1,0 +1,1 @@
+"""Proposed methods, one file each; ``harness list methods`` finds what is added here."""
