@@ -83,10 +83,16 @@ class Card(Frozen):
 
 @dataclass(frozen=True)
 class Ragged:
-    """Frames of one modality: ``values`` (frames, dim) float32, ``offsets`` (clips + 1,) int64."""
+    """Frames of one modality: ``values`` (frames, dim) float32, ``offsets`` (clips + 1,) int64.
+
+    ``shift`` and ``scale`` (dim,), where set, are applied to every frame that is read: the stored values stay
+    memory-mapped and shared between workers whatever a trial has fitted.
+    """
 
     values: Tensor
     offsets: Tensor
+    shift: Tensor | None = None
+    scale: Tensor | None = None
 
     @property
     def dim(self) -> int:
@@ -97,9 +103,14 @@ class Ragged:
         """Frames per clip, (clips,) int64."""
         return self.offsets.diff()
 
+    def take(self, frame: Tensor) -> Tensor:
+        """The frames at the indices ``frame`` (...), as (..., dim), shifted and scaled."""
+        values = self.values[frame]
+        return values if self.shift is None or self.scale is None else (values - self.shift) / self.scale
+
     def clip(self, row: int) -> Tensor:
         """The frames of one clip, (length, dim)."""
-        return self.values[int(self.offsets[row]) : int(self.offsets[row + 1])]
+        return self.take(torch.arange(int(self.offsets[row]), int(self.offsets[row + 1])))
 
     def padded(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """The clips ``rows`` padded with zeros at the end to the longest of them: (B, T, dim), and lengths (B,)."""
@@ -107,7 +118,7 @@ class Ragged:
         steps = torch.arange(int(lengths.max()))
         frame = (self.offsets[rows, None] + steps).clamp_(max=len(self.values) - 1)
         real = steps < lengths[:, None]
-        return self.values[frame] * real[..., None], lengths
+        return self.take(frame) * real[..., None], lengths
 
 
 @dataclass(frozen=True)
@@ -160,7 +171,7 @@ class Split:
         ragged = self.features[modality]
         lengths = self.lengths(modality)
         starts = torch.repeat_interleave(ragged.offsets[self.rows] - lengths.cumsum(0) + lengths, lengths)
-        return ragged.values[starts + torch.arange(len(starts))]
+        return ragged.take(starts + torch.arange(len(starts)))
 
     def means(self, modality: str) -> Tensor:
         """Mean over each clip's real frames, (N, dim); padding never enters (peers' fault: zeros averaged in)."""

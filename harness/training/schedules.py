@@ -1,0 +1,67 @@
+"""Optimisers and learning-rate schedules, by name."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from typing import Any
+
+import torch
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
+
+from harness.training.contract import Method
+from harness.training.settings import Training
+
+
+def make_optimiser(method: Method, settings: Training) -> Optimizer:
+    """The optimiser that ``settings`` names over the method's own parameter groups."""
+    groups = method.parameter_groups(settings)
+    rate, decay = settings.learning_rate, settings.weight_decay
+    match settings.optimiser:
+        case "adam":
+            return torch.optim.Adam(groups, lr=rate, weight_decay=decay, fused=True)
+        case "adamw":
+            return torch.optim.AdamW(groups, lr=rate, weight_decay=decay, fused=True)
+        case "adamax":
+            return torch.optim.Adamax(groups, lr=rate, weight_decay=decay)
+        case "sgd":
+            return torch.optim.SGD(groups, lr=rate, weight_decay=decay, momentum=settings.momentum)
+
+
+class Schedule:
+    """Moves the learning rate after steps and epochs; ``steps`` is the number of optimiser steps per epoch."""
+
+    def __init__(self, optimiser: Optimizer, settings: Training, steps: int) -> None:
+        self._by_step: LambdaLR | None = None
+        self._by_epoch: ReduceLROnPlateau | None = None
+        if settings.schedule == "cosine":
+            factor = partial(cosine, total=steps * settings.max_epochs, warmup=settings.warmup)
+            self._by_step = LambdaLR(optimiser, factor)
+        if settings.schedule == "plateau":
+            self._by_epoch = ReduceLROnPlateau(optimiser, factor=settings.plateau_factor, patience=settings.plateau_patience)
+
+    def after_step(self) -> None:
+        if self._by_step is not None:
+            self._by_step.step()
+
+    def after_epoch(self, valid_loss: float) -> None:
+        if self._by_epoch is not None:
+            self._by_epoch.step(valid_loss)
+
+    def state(self) -> dict[str, Any]:
+        inner = self._by_step or self._by_epoch
+        return {key: value for key, value in inner.state_dict().items() if key != "lr_lambdas"} if inner else {}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        for inner in (self._by_step, self._by_epoch):
+            if inner is not None:
+                inner.__dict__.update(state)
+
+
+def cosine(step: int, *, total: int, warmup: float) -> float:
+    """Rate factor at ``step`` of ``total``: linear rise over the share ``warmup``, then half a cosine down to 0."""
+    rise = warmup * total
+    if step < rise:
+        return (step + 1) / max(rise, 1.0)
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - rise) / max(1.0, total - rise))))
