@@ -9,6 +9,8 @@ class HarnessError(Exception):
     ``problem`` names the file, key and value; ``fix`` says what to do about it.
     """
 
+    exit_code = 2
+
     def __init__(self, problem: str, fix: str = "") -> None:
         super().__init__(f"{problem}\n{fix}" if fix else problem)
         self.problem = problem
@@ -24,3 +26,9 @@ class DataError(HarnessError):
 
 class ConfigError(HarnessError):
     """A setting, a method name or a table file that does not say something valid."""
+
+
+class Stopped(HarnessError):
+    """The user interrupted a run."""
+
+    exit_code = 130

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from harness.data.schema import MODALITIES, Card, Frozen
 from harness.data.splits import Fold
@@ -96,7 +96,7 @@ def choose_modalities(card: Card, wanted: tuple[str, ...] | None) -> tuple[str, 
 def explain(wanted: Identity, known: Identity) -> list[str]:
     """What differs between a trial and a recorded one, one line each; empty when their keys are equal."""
     lines = [f"code: {module} changed" for module in code.differing(known.code, wanted.code)]
-    before, after = (dict(_flat(identity.model_dump(mode="json", exclude={"code", "dataset"}))) for identity in (known, wanted))
+    before, after = (dict(flatten(identity.model_dump(mode="json", exclude={"code", "dataset"}))) for identity in (known, wanted))
     changed = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
     return lines + [f"{name}: {before.get(name)!r} was recorded, {after.get(name)!r} is asked for" for name in changed]
 
@@ -107,10 +107,11 @@ def budget_named(name: str) -> Budget:
     return BUDGETS[name]
 
 
-def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Leaves of nested dictionaries with dotted names."""
     if isinstance(value, dict):
         for key, inner in value.items():
-            yield from _flat(inner, f"{prefix}.{key}" if prefix else key)
+            yield from flatten(inner, f"{prefix}.{key}" if prefix else key)
     else:
         yield prefix, value
 
@@ -121,7 +122,7 @@ def _set(settings: dict[str, Any], key: str, value: Any, method: type[Method]) -
     for parent in parents:
         place = place.get(parent) if isinstance(place, dict) else None  # type: ignore[assignment]
     if not isinstance(place, dict) or last not in place:
-        keys = [name for name, _ in _flat(method.Config().model_dump())]
+        keys = [name for name, _ in flatten(method.Config().model_dump())]
         raise ConfigError(f"{method.__name__} has no setting '{key}' (value {value!r})", suggest(key, keys))
     place[last] = value
 
@@ -136,7 +137,3 @@ def _validate(method: type[Method], settings: dict[str, Any], where: str) -> Met
 def describe(error: ValidationError) -> str:
     """A validation error as one line: key, value, what is allowed."""
     return "; ".join(f"{'.'.join(map(str, fault['loc']))} = {fault['input']!r}: {fault['msg']}" for fault in error.errors())
-
-
-def as_dict(model: BaseModel) -> dict[str, Any]:
-    return dict(_flat(model.model_dump(mode="json")))

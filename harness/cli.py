@@ -1,0 +1,160 @@
+"""The command line: parses, calls, prints. Everything heavy is imported inside the command that needs it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from harness.errors import HarnessError
+
+app = typer.Typer(
+    help="Benchmark and reproducibility harness for multimodal emotion recognition.", no_args_is_help=True, add_completion=False
+)
+data = typer.Typer(help="Import, list and show data sets.", no_args_is_help=True)
+app.add_typer(data, name="data")
+
+Budget = Annotated[str, typer.Option(help="Training effort: smoke, quick or paper.", rich_help_panel="Effort")]
+Quick = Annotated[bool, typer.Option("--quick", help="Shows that all works: 2 seeds, budget smoke.", rich_help_panel="Effort")]
+Seeds = Annotated[str, typer.Option(help="A number of seeds (5) or the seeds themselves (42,1,11).", rich_help_panel="Effort")]
+Workers = Annotated[int, typer.Option(min=0, help="Worker processes of one thread each; 0: one per core.", rich_help_panel="Effort")]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.", rich_help_panel="Effort")]
+Timeout = Annotated[float, typer.Option(min=0, help="Seconds after which a trial counts as failed; 0: never.", rich_help_panel="Runs")]
+Retry = Annotated[bool, typer.Option("--retry-failed", help="Run trials again that failed before.", rich_help_panel="Runs")]
+EverySeconds = Annotated[float, typer.Option(min=0, help="Least time between two checkpoints of a trial.", rich_help_panel="Runs")]
+Inline = Annotated[bool, typer.Option("--inline", help="Run in this process, for a debugger.", rich_help_panel="Runs")]
+Folds = Annotated[int, typer.Option(min=0, help="Grouped cross-validation with this many folds; 0: the official split.")]
+Modalities = Annotated[str, typer.Option(help="A subset, such as text,audio; default: all the data has.")]
+
+
+@app.command()
+def reproduce(
+    target: Annotated[str, typer.Argument(help="A paper (iidaf), an item (iidaf/t3), or a data set (mosi): all its items.")],
+    data: Annotated[str, typer.Option(help="Stored data set to use, such as mosi@minilm; default: the imported one, else simulated.")] = "",
+    budget: Budget = "quick",
+    quick: Quick = False,
+    seeds: Seeds = "",
+    workers: Workers = 0,
+    device: Device = "auto",
+    timeout: Timeout = 0.0,
+    retry_failed: Retry = False,
+    checkpoint_seconds: EverySeconds = 60.0,
+    inline: Inline = False,
+) -> None:
+    """Run what a paper's tables still lack, and render them."""
+    from harness.commands import running as commands
+    from harness.experiments.plan import Effort
+
+    effort = Effort(budget="smoke" if quick else budget, device=device)
+    how = commands.Running(workers, timeout or None, retry_failed, checkpoint_seconds, inline)
+    commands.reproduce(target, data, effort, seeds or ("2" if quick else ""), how)
+
+
+@app.command()
+def report(
+    target: Annotated[str, typer.Argument(help="A paper, an item or a data set, as for `reproduce`.")],
+    data: Annotated[str, typer.Option(help="Stored data set, as for `reproduce`.")] = "",
+    budget: Budget = "quick",
+    seeds: Seeds = "",
+    device: Device = "auto",
+) -> None:
+    """Render tables from the records that exist; runs nothing."""
+    from harness.commands import running as commands
+    from harness.experiments.plan import Effort
+
+    commands.report(target, data, Effort(budget=budget, device=device), seeds)
+
+
+@app.command()
+def run(
+    method: Annotated[str, typer.Argument(help="A name from `harness list methods`, or your own .py file.")],
+    dataset: Annotated[str, typer.Argument(help="A data set, such as mosi or mosi@minilm.")],
+    settings: Annotated[list[str] | None, typer.Option("--set", help="A setting, such as training.learning_rate=0.001.")] = None,
+    budget: Budget = "quick",
+    quick: Quick = False,
+    seeds: Seeds = "",
+    folds: Folds = 0,
+    repeats: Annotated[int, typer.Option(min=1, help="New random deals of the folds.")] = 1,
+    modalities: Modalities = "",
+    workers: Workers = 0,
+    device: Device = "auto",
+    timeout: Timeout = 0.0,
+    retry_failed: Retry = False,
+    checkpoint_seconds: EverySeconds = 60.0,
+    inline: Inline = False,
+    explain: Annotated[bool, typer.Option("--explain", help="Say why trials would be run again; runs nothing.")] = False,
+) -> None:
+    """Run one method on one data set."""
+    from harness.commands import running as commands
+    from harness.experiments.plan import Effort
+
+    chosen = tuple(part.strip() for part in modalities.split(",") if part.strip()) or None
+    effort = Effort(budget="smoke" if quick else budget, device=device, folds=folds, repeats=repeats, modalities=chosen)
+    how = commands.Running(workers, timeout or None, retry_failed, checkpoint_seconds, inline)
+    commands.run(method, dataset, settings or [], effort, seeds or ("2" if quick else "1"), how, explain)
+
+
+@app.command("list")
+def list_(
+    what: Annotated[str, typer.Argument(help="methods, datasets or tables.")],
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show settings and facts.")] = False,
+) -> None:
+    """List methods, data sets or tables."""
+    from harness.commands import listing
+
+    listing.list_things(what, verbose)
+
+
+@app.command()
+def track() -> None:
+    """Publish records that MLflow could not take when they were made."""
+    from harness.commands import running
+
+    running.track()
+
+
+@data.command("import")
+def data_import(
+    name: Annotated[str, typer.Argument(help="The data set, such as mosi.")],
+    files: Annotated[list[Path], typer.Argument(help="Its file or files; the layout is recognised by content.")],
+    variant: Annotated[str, typer.Option("--as", help="Keep it as NAME@VARIANT beside other imports.")] = "",
+    text_encoder: Annotated[str, typer.Option(help="Encoder for transcripts: minilm, or a Hugging Face folder.")] = "",
+    features: Annotated[list[str] | None, typer.Option(help="MODALITY=FILE.npz:ARRAY, features beside a label table.")] = None,
+) -> None:
+    """Check a data set's files and store them in the harness's own form."""
+    from harness.commands import data as commands
+
+    commands.import_(name, files, variant or None, text_encoder or None, features or [])
+
+
+@data.command("show")
+def data_show(name: Annotated[str, typer.Argument(help="A data set, such as mosi or mosi@minilm.")]) -> None:
+    """Print a data set's card."""
+    from harness.commands import data as commands
+
+    commands.show(name)
+
+
+@data.command("list")
+def data_list() -> None:
+    """List data sets and what is stored of them."""
+    from harness.commands import listing
+
+    listing.list_things("datasets", False)
+
+
+def main(arguments: list[str] | None = None) -> Any:
+    """Entry point: a user's mistake ends in a message and exit code 2, never in a traceback."""
+    try:
+        return app(arguments, standalone_mode=True)
+    except HarnessError as error:
+        typer.secho(f"error: {error.problem}", fg="red", err=True)
+        if error.fix:
+            typer.echo(error.fix, err=True)
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,196 @@
+"""``run``, ``reproduce``, ``report``, ``track``: trials are planned, run, stored, rendered."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from harness.data.opening import base_name, open_dataset
+from harness.data.schema import Card
+from harness.data.store import data_root
+from harness.errors import ConfigError, HarnessError
+from harness.experiments import papers, runner, tracking
+from harness.experiments.executors import Executor, Inline, Processes
+from harness.experiments.papers import TableSpec
+from harness.experiments.plan import Effort, choose_device, interleaved, method_trials, plan_table
+from harness.experiments.plugins import load_file
+from harness.experiments.records import RecordStore
+from harness.experiments.runner import Outcome
+from harness.experiments.trials import Trial, budget_named, explain
+from harness.experiments.workspace import Workspace
+from harness.reporting import summary
+from harness.reporting.progress import Progress
+from harness.reporting.tables import render
+
+
+@dataclass(frozen=True)
+class Running:
+    """How trials are executed: everything that cannot change a number."""
+
+    workers: int = 0
+    timeout: float | None = None
+    retry_failed: bool = False
+    checkpoint_seconds: float = 60.0
+    inline: bool = False
+
+    def executor(self) -> Executor:
+        return Inline() if self.inline else Processes(self.count(), self.timeout)
+
+    def count(self) -> int:
+        return 1 if self.inline else self.workers or os.cpu_count() or 1
+
+
+@dataclass(frozen=True)
+class _Table:
+    spec: TableSpec
+    card: Card
+    plan: Mapping[str, Sequence[Trial]]
+
+
+def reproduce(target: str, data: str, effort: Effort, seeds: str, running: Running) -> None:
+    """Run what the tables of ``target`` lack, then render them. Exit code 1 where a trial failed."""
+    console, workspace = Console(), Workspace.default()
+    effort = _settle(effort, seeds)
+    tables = _tables(target, data, effort, console)
+    failed = False
+    for table in tables:
+        outcome = _execute(interleaved(table.plan), f"{table.spec.name} {table.card.name}", workspace, running, console)
+        failed |= bool(outcome.failed)
+        _render(table, effort, workspace, console)
+        console.print(summary.closing(outcome, workspace), highlight=False)
+    if failed:
+        raise SystemExit(1)
+
+
+def report(target: str, data: str, effort: Effort, seeds: str) -> None:
+    """Render the tables of ``target`` from the records that exist."""
+    console, workspace = Console(), Workspace.default()
+    effort = _settle(effort, seeds)
+    for table in _tables(target, data, effort, console):
+        _render(table, effort, workspace, console)
+
+
+def run(method: str, dataset: str, settings: Sequence[str], effort: Effort, seeds: str, running: Running, why: bool) -> None:
+    """Run one method on one data set, or with ``why`` say what would be run and for which reason."""
+    console, workspace = Console(), Workspace.default()
+    plugin = Path(method).resolve() if method.endswith(".py") else None
+    name = load_file(plugin) if plugin else method
+    effort = _settle(effort, seeds)
+    card = open_dataset(dataset, data_root()).card
+    trials = method_trials(name, card, effort, dict(map(_setting, settings)), effort.seeds)
+    if why:
+        for trial in trials:
+            console.print(f"{trial.label} [{trial.key}]: {_why(trial, workspace.store)}", highlight=False, markup=False)
+        return
+    outcome = _execute(trials, f"run {card.name}", workspace, running, console, plugin)
+    console.print(summary.scores(trials, workspace.store), highlight=False, markup=False)
+    console.print(summary.closing(outcome, workspace), highlight=False)
+    if outcome.failed:
+        raise SystemExit(1)
+
+
+def track() -> None:
+    """Publish pending records; HarnessError where MLflow still refuses."""
+    workspace = Workspace.default()
+    with workspace.writing():
+        done, problems = tracking.publish_pending(workspace)
+    Console().print(f"{done} records published to {workspace.tracking_uri}", highlight=False)
+    if problems:
+        raise HarnessError(
+            f"MLflow at {workspace.tracking_uri} refused: {'; '.join(problems)}", "Start the server and type `harness track` again."
+        )
+
+
+def _tables(target: str, data: str, effort: Effort, console: Console) -> list[_Table]:
+    """The tables of ``target``; the option ``--data`` replaces the data set whose variant it is and leaves the others out."""
+    found = []
+    for spec, datasets in papers.select(target):
+        for dataset in _chosen(datasets, data, spec.name):
+            card = open_dataset(dataset, data_root()).card
+            if card.simulated:
+                console.print(f"No import of {card.dataset} is used: [bold]{card.name} is SIMULATED[/bold] data.", highlight=False)
+            found.append(_Table(spec, card, plan_table(spec, card, effort)))
+    return found
+
+
+def _chosen(datasets: Sequence[str], data: str, item: str) -> list[str]:
+    if not data:
+        return list(datasets)
+    if base_name(data) not in datasets:
+        raise ConfigError(
+            f"--data {data}: {item} has no such data set", f"It has {', '.join(datasets)}, and variants such as {datasets[0]}@NAME."
+        )
+    return [data]
+
+
+def _execute(
+    trials: Sequence[Trial], experiment: str, workspace: Workspace, running: Running, console: Console, plugin: Path | None = None
+) -> Outcome:
+    options = runner.Options(data_root().resolve(), running.checkpoint_seconds, running.retry_failed, plugin)
+    waiting = runner.outstanding(trials, workspace.store, running.retry_failed)
+    total = len({trial.key for trial in trials})
+    console.print(f"{experiment}: {total} trials, {total - len(waiting)} of them done before", highlight=False)
+    with Progress(waiting, total, running.count(), console) as progress:
+        return runner.run(trials, workspace, running.executor(), tracking.Tracker(workspace, experiment), options, progress)
+
+
+def _render(table: _Table, effort: Effort, workspace: Workspace, console: Console) -> None:
+    rendered = render(table.spec, table.card, budget_named(effort.budget), table.plan, workspace.store, workspace.tables)
+    console.print(rendered.console, highlight=False, markup=False, soft_wrap=True)
+    console.print("Written: " + ", ".join(str(path) for path in rendered.paths), highlight=False, markup=False, soft_wrap=True)
+
+
+def _settle(effort: Effort, seeds: str) -> Effort:
+    """``effort`` with its device found out and its seeds read."""
+    return effort.model_copy(update={"device": choose_device(effort.device), "seeds": parse_seeds(seeds)})
+
+
+def parse_seeds(text: str) -> tuple[int, ...]:
+    """``5`` -> the papers' five seeds; ``3`` -> the first three; ``42,7`` -> these; empty -> none stated. ConfigError otherwise."""
+    if not text:
+        return ()
+    try:
+        numbers = tuple(int(part) for part in text.split(",") if part.strip())
+    except ValueError:
+        numbers = ()
+    if not numbers or min(numbers) < 0 or len(set(numbers)) < len(numbers):
+        raise ConfigError(f"--seeds {text} is neither a number of seeds nor a list of seeds", "Write --seeds 5 or --seeds 42,1,11.")
+    return numbers if "," in text else _first_seeds(numbers[0])
+
+
+def _first_seeds(count: int) -> tuple[int, ...]:
+    if not count:
+        raise ConfigError("--seeds 0 asks for no run", "Write --seeds 5 or --seeds 42,1,11.")
+    usual = (42, 1, 11, 111, 1111)
+    return (usual + tuple(range(2, count + 2)))[:count] if count > len(usual) else usual[:count]
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise ConfigError(f"--set {text} is not KEY=VALUE", "Write, for instance, --set training.learning_rate=0.001.")
+    try:
+        return key.strip(), json.loads(value)
+    except json.JSONDecodeError:
+        return key.strip(), value
+
+
+def _why(trial: Trial, store: RecordStore) -> str:
+    """Why a trial would be run, or that it would not."""
+    if trial.key in store:
+        return "recorded, would be reused"
+    failure = store.failure(trial.key)
+    if failure:
+        return f"failed before ({failure.reason}: {failure.message}); --retry-failed runs it again"
+    wanted = trial.identity
+    akin = [record.identity for record in store.records() if record.identity.method == wanted.method]
+    if not akin:
+        return f"would be run: no record of {wanted.method} exists"
+    nearest = min((explain(wanted, identity) for identity in akin), key=len)
+    return "would be run: " + "; ".join(nearest)

@@ -1,0 +1,114 @@
+"""The ideal predictor of simulated data: the best scores that features with a known posterior of the sentiment allow.
+
+A clip's label is g(z), a step function of its latent sentiment z. Whoever knows that z ~ N(mean, std^2) under the
+prior N(0, 1), and how often each label occurs among the clips to predict, knows the probability of every label, and from
+it the best answer under each metric. docs/simulated_data.md derives it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import ndtr, ndtri
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class LabelMap:
+    """g: z -> label, the step function under which z ~ N(0, 1) has label ``values`` (K,) with ``shares`` (K,), all above 0."""
+
+    values: Floats
+    shares: Floats
+
+    @classmethod
+    def of(cls, labels: NDArray[Any]) -> LabelMap:
+        """The map that gives N(0, 1) the histogram of ``labels`` (N,)."""
+        values, counts = np.unique(np.asarray(labels, dtype=np.float64), return_counts=True)
+        return cls(values, counts / counts.sum())
+
+    @property
+    def steps(self) -> Floats:
+        """The z at which g rises to the next value, (K - 1,)."""
+        return np.asarray(ndtri(np.cumsum(self.shares)[:-1]), dtype=np.float64)
+
+    def __call__(self, z: Floats) -> Floats:
+        """g(z) for z of any shape."""
+        return self.values[np.searchsorted(self.steps, z, side="right")]
+
+    def histogram(self, labels: NDArray[Any]) -> Floats:
+        """Share of each of ``values`` among ``labels`` (N,), which are some of them: (K,)."""
+        place = np.abs(np.asarray(labels, dtype=np.float64)[:, None] - self.values).argmin(1)  # labels may be rounded to float32
+        return np.bincount(place, minlength=len(self.values)) / len(place)
+
+    def masses(self, mean: Floats, std: Floats, prior: Floats) -> Floats:
+        """P(label = value_k, features) / p0(features) where z ~ N(mean, std^2) (N,), (N,) under N(0, 1): (N, K).
+
+        p0 is the features' density where labels have the map's own shares; here they have ``prior`` (K,) instead, and a
+        clip's features depend on its label as ever. The row sums say how much more often such features then occur.
+        """
+        below = ndtr((self.steps - mean[:, None]) / std[:, None])
+        edge = np.ones((len(mean), 1))
+        return np.diff(np.hstack([0 * edge, below, edge]), axis=1) * (prior / self.shares)
+
+
+def ideal_scores(label: LabelMap, truth: Floats, mean: Floats, std: Floats, prior: Floats | None = None) -> dict[str, float]:
+    """Scores on clips with labels ``truth`` (N,) of the ideal predictors that know of each clip N(mean, std^2) (N,), (N,).
+
+    They take labels to occur with the shares ``prior`` (K,), by default those of ``truth``. Each of mae, corr, acc7,
+    acc2_nonneg and acc2_nonzero has its own ideal predictor: for mae the median of the label, for corr its mean, for an
+    accuracy the most probable class (of the two signs where zeros are dropped). A score that these labels do not define,
+    such as corr where all are equal, is left out.
+    """
+    masses = label.masses(mean, std, label.histogram(truth) if prior is None else prior)
+    happened = np.abs(truth[:, None] - label.values).argmin(1)[:, None] == np.arange(len(label.values))
+    return _scores(label.values, masses / masses.sum(1, keepdims=True), happened / len(truth))
+
+
+def population_scores(label: LabelMap, shares: Floats, std: Floats, prior: Floats | None = None) -> dict[str, float]:
+    """What :func:`ideal_scores` estimates: the expected ideal scores over a population of clips.
+
+    In it labels have the ``shares`` (K,) and posterior standard deviations are spread like ``std`` (M,), each in (0, 1);
+    the predictors believe in ``prior``, by default the same shares. Under N(0, 1) the posterior mean is N(0, 1 - std^2);
+    the integral over it is a trapezoid sum over +-7 deviations.
+    """
+    distinct, often = np.unique(std, return_counts=True)
+    grid = np.linspace(-7, 7, 1001)
+    density = np.exp(-(grid**2) / 2)
+    weight = np.outer(often / often.sum(), density / density.sum()).ravel()
+    mean, deviation = np.outer(np.sqrt(1 - distinct**2), grid).ravel(), np.repeat(distinct, len(grid))
+    believed = label.masses(mean, deviation, shares if prior is None else prior)
+    return _scores(
+        label.values, believed / believed.sum(1, keepdims=True), label.masses(mean, deviation, shares) * weight[:, None]
+    )
+
+
+def _scores(values: Floats, chance: Floats, truth: Floats) -> dict[str, float]:
+    """Scores of the predictors that believe ``chance`` (N, K) where clip and label value have the joint mass ``truth`` (N, K)."""
+    median = values[np.minimum((chance.cumsum(1) < 0.5).sum(1), len(values) - 1)]
+    median = values[np.minimum((chance.cumsum(1) < 0.5).sum(1), len(values) - 1)]
+    expected = chance @ values
+    groups = {
+        "acc7": [values.round() == level for level in range(-3, 4)],
+        "acc2_nonneg": [values < 0, values >= 0],
+        "acc2_nonzero": [values < 0, values > 0],
+    }
+    scores = {"mae": float((truth * np.abs(values - median[:, None])).sum()), "corr": _correlation(expected, values, truth)}
+    scores |= {metric: _accuracy(chance, truth, classes) for metric, classes in groups.items()}
+    return {metric: value for metric, value in scores.items() if np.isfinite(value)}
+
+
+def _accuracy(chance: Floats, truth: Floats, classes: list[NDArray[np.bool_]]) -> float:
+    believed, actual = (np.stack([mass[:, members].sum(1) for members in classes], axis=1) for mass in (chance, truth))
+    counted = actual.sum()
+    return float(actual[np.arange(len(actual)), believed.argmax(1)].sum() / counted) if counted else float("nan")
+
+
+def _correlation(expected: Floats, values: Floats, truth: Floats) -> float:
+    clip, level = truth.sum(1), truth.sum(0)
+    dx, dy = expected - clip @ expected, values - level @ values
+    spread = np.sqrt((clip @ dx**2) * (level @ dy**2))
+    return float(dx @ truth @ dy / spread) if spread > 1e-12 else float("nan")

@@ -1,0 +1,172 @@
+"""Pickles from strangers, read without running what they ask for.
+
+A pickle names functions and calls them. Here every name is looked up in a short list of our own stand-ins for
+NumPy arrays and plain containers; any other name ends the reading. NumPy's own restoring functions are not on the
+list, because they trust the pickle too: a dtype whose state clears its object flag would turn bytes into pointers.
+"""
+
+from __future__ import annotations
+
+import math
+import pickle
+import pickletools
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from harness.errors import DataError
+
+DTYPE = re.compile(r"[?bBiufcSUaO]\d*")  # numbers, booleans, strings, objects; no records, no dates
+ORDERS = ("<", ">", "|", "=")
+
+
+def unpickle(path: Path) -> Any:
+    """The content of the pickle ``path``: containers, numbers, strings and NumPy arrays of these.
+
+    Raises DataError if the file cannot be read, is cut short or damaged, or asks for anything else by name.
+    """
+    try:
+        with open(path, "rb") as file:
+            _scan(file, path.stat().st_size)
+            file.seek(0)
+            return _Unpickler(file, path).load()
+    except DataError:
+        raise
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}", "Check the path and its permissions.") from error
+    except Exception as error:  # a damaged pickle fails anywhere in the machine, in any way
+        raise DataError(
+            f"{path} is not a whole pickle: {type(error).__name__}: {error}",
+            "The file is cut short, damaged, or no pickle. Compare its size and checksum with the source and fetch it again.",
+        ) from error
+
+
+def _scan(file: IO[bytes], size: int) -> None:
+    """Walk the opcodes once without obeying them: finds a file cut short, and memo numbers made up to fill the memory."""
+    for opcode, argument, _ in pickletools.genops(file):
+        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and isinstance(argument, int) and not 0 <= argument <= size:
+            raise ValueError(f"memo number {argument} in a file of {size} bytes")
+
+
+class _Unpickler(pickle.Unpickler):
+    def __init__(self, file: IO[bytes], path: Path) -> None:
+        super().__init__(file, encoding="latin1")  # arrays pickled by Python 2 keep their bytes in a str
+        self._path = path
+
+    def find_class(self, module: str, name: str) -> Any:
+        stand_in = ALLOWED.get((module.replace("numpy.core.", "numpy._core."), name))
+        if stand_in is None:
+            raise DataError(
+                f"{self._path} would run or load '{module}.{name}': refused",
+                "Only numbers, strings, containers and NumPy arrays are read from a pickle. A data file needs nothing else: "
+                "do not open this one with pickle.load, and ask its source for plain arrays.",
+            )
+        return stand_in
+
+
+class _StandIn:
+    """What a pickle gets for a name on the list: it can be called, and nothing of it can be set."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self._function(*arguments)
+
+    def __setstate__(self, state: object) -> None:
+        raise pickle.UnpicklingError("the file tries to change the reader")
+
+
+class _Dtype:
+    """A dtype under restoration: its code, then by ``__setstate__`` its byte order."""
+
+    def __init__(self, code: Any, *_: Any) -> None:
+        if not isinstance(code, str) or not DTYPE.fullmatch(code):
+            raise ValueError(f"dtype {code!r}: only numbers, strings and objects are read")
+        self.code, self.order = code, "="
+
+    def __setstate__(self, state: Any) -> None:
+        _, order, *parts = state
+        if order not in ORDERS or any(part is not None for part in parts[:3]):
+            raise ValueError(f"dtype {self.code}: state {state!r} is not that of a plain dtype")
+        self.order = order
+
+    def numpy(self) -> np.dtype[Any]:
+        return np.dtype(self.code if self.code.startswith("O") else self.order + self.code)
+
+
+class _Array(np.ndarray[Any, Any]):
+    """An array that checks the state it is restored from before NumPy sees it."""
+
+    def __setstate__(self, state: Any) -> None:
+        _, shape, dtype, fortran, data = state
+        plain, size = dtype.numpy(), _size(shape)
+        data = data.encode("latin1") if isinstance(data, str) else data
+        if not isinstance(data, list if plain.hasobject else bytes) or len(data) != size * (1 if plain.hasobject else plain.itemsize):
+            raise ValueError(f"array of shape {shape}, dtype {plain}: its data do not fill it")
+        checked: Any = (1, shape, plain, bool(fortran), data)
+        super().__setstate__(checked)
+
+
+def _size(shape: Any) -> int:
+    if not isinstance(shape, tuple) or not all(type(length) is int and length >= 0 for length in shape):
+        raise ValueError(f"array shape {shape!r}")
+    return math.prod(shape)
+
+
+def _reconstruct(kind: Any, *_: Any) -> _Array:
+    if kind is not NDARRAY:
+        raise ValueError("only plain arrays are restored, no subclass")
+    return _Array((0,), np.uint8)
+
+
+def _plain(dtype: Any) -> np.dtype[Any]:
+    plain: np.dtype[Any] = dtype.numpy()
+    if plain.hasobject:
+        raise ValueError("objects cannot be restored from bytes")
+    return plain
+
+
+def _from_buffer(data: Any, dtype: Any, shape: Any, order: Any = "C") -> np.ndarray[Any, Any]:
+    plain, size = _plain(dtype), _size(shape)
+    if len(data) != size * plain.itemsize:
+        raise ValueError(f"array of shape {shape}, dtype {plain}: its data do not fill it")
+    return (np.frombuffer(data, plain) if size else np.empty(0, plain)).reshape(shape, order=order)
+
+
+def _scalar(dtype: Any, data: Any = b"") -> Any:
+    plain = _plain(dtype)
+    return np.frombuffer(data.encode("latin1") if isinstance(data, str) else data, plain)[0] if plain.itemsize else plain.type()
+
+
+def _encode(text: str, encoding: str = "latin1") -> bytes:
+    """How protocols 0 to 2 spell bytes."""
+    if encoding not in ("latin1", "latin-1"):
+        raise ValueError(f"bytes encoded as {encoding!r}")
+    return text.encode("latin1")
+
+
+def _empty_bytes() -> bytes:
+    return b""
+
+
+def _refuse(*_: Any) -> None:
+    raise ValueError("an array is not restored this way")
+
+
+NDARRAY = _StandIn(_refuse)
+CONTAINERS: dict[str, Callable[..., Any]] = {
+    "list": list, "dict": dict, "tuple": tuple, "set": set, "frozenset": frozenset, "complex": complex, "bytes": _empty_bytes
+}  # fmt: skip
+ALLOWED: dict[tuple[str, str], _StandIn] = {
+    ("numpy", "ndarray"): NDARRAY,
+    ("numpy", "dtype"): _StandIn(_Dtype),
+    ("numpy._core.multiarray", "_reconstruct"): _StandIn(_reconstruct),
+    ("numpy._core.multiarray", "scalar"): _StandIn(_scalar),
+    ("numpy._core.numeric", "_frombuffer"): _StandIn(_from_buffer),
+    ("collections", "OrderedDict"): _StandIn(dict),
+    ("_codecs", "encode"): _StandIn(_encode),
+} | {(module, name): _StandIn(kind) for name, kind in CONTAINERS.items() for module in ("builtins", "__builtin__")}

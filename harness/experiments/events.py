@@ -1,0 +1,63 @@
+"""What a worker tells the parent while it trains."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from harness.experiments.records import Failure, Record, Runtime
+
+
+@dataclass(frozen=True)
+class Started:
+    """A trial begins, or resumes after ``epoch`` epochs."""
+
+    key: str
+    epoch: int
+    max_epochs: int
+
+
+@dataclass(frozen=True)
+class EpochDone:
+    """One epoch of a trial is done."""
+
+    key: str
+    epoch: int
+    max_epochs: int
+    valid_loss: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Warned:
+    """Something went wrong that does not stop the trial."""
+
+    key: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A trial has its record."""
+
+    record: Record
+    runtime: Runtime
+
+    @property
+    def key(self) -> str:
+        return self.record.key
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A trial ended without a record."""
+
+    failure: Failure
+
+    @property
+    def key(self) -> str:
+        return self.failure.identity.key
+
+
+Event = Started | EpochDone | Warned | Finished | Failed
+Listener = Callable[[Event], None]

@@ -1,0 +1,158 @@
+"""Executors: where trials run. Workers report; only the parent writes records."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import BaseContext
+from multiprocessing.process import BaseProcess
+from typing import Protocol
+
+from harness.experiments.events import Event, Failed, Finished, Listener, Warned
+from harness.experiments.records import Failure
+from harness.experiments.worker import Job, attempt
+from harness.training.contract import methods
+
+ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+class Executor(Protocol):
+    """Runs jobs and reports their events; every job ends with Finished or Failed."""
+
+    def run(self, jobs: Sequence[Job], on_event: Listener) -> None: ...
+
+
+class Inline:
+    """All trials in this process, one after another: for debuggers and small runs."""
+
+    def run(self, jobs: Sequence[Job], on_event: Listener) -> None:
+        for job in jobs:
+            attempt(job, on_event)
+
+
+@dataclass
+class _Worker:
+    job: Job
+    process: BaseProcess
+    tries: int
+    deadline: float
+    ended: bool = False
+
+
+class Processes:
+    """One process of one thread per trial, ``workers`` at a time.
+
+    A process per trial gives every trial a clean memory reading and keeps a crash to itself. A worker that dies (killed,
+    out of memory) is started once more, from its checkpoint; then the trial counts as failed. ``timeout`` is in seconds.
+    """
+
+    def __init__(self, workers: int, timeout: float | None = None, tries: int = 2) -> None:
+        self.workers = workers
+        self.timeout = timeout
+        self.tries = tries
+
+    def run(self, jobs: Sequence[Job], on_event: Listener) -> None:
+        context = _context(jobs)
+        waiting = deque((job, 1) for job in jobs)
+        active: dict[Connection, _Worker] = {}
+        try:
+            while waiting or active:
+                while waiting and len(active) < self.workers:
+                    self._start(context, active, *waiting.popleft())
+                for connection in wait(list(active), timeout=self._patience(active)):
+                    assert isinstance(connection, Connection)
+                    waiting.extend(_receive(connection, active, self.tries, on_event))
+                _stop_overdue(active, on_event)
+        finally:
+            for worker in active.values():
+                worker.process.kill()
+
+    def _start(self, context: BaseContext, active: dict[Connection, _Worker], job: Job, tries: int) -> None:
+        ours, theirs = context.Pipe()
+        process = context.Process(target=_serve, args=(job, theirs), daemon=True)  # type: ignore[attr-defined]
+        process.start()
+        theirs.close()
+        deadline = time.monotonic() + self.timeout if self.timeout else float("inf")
+        active[ours] = _Worker(job, process, tries, deadline)
+
+    def _patience(self, active: dict[Connection, _Worker]) -> float | None:
+        nearest = min((worker.deadline for worker in active.values()), default=float("inf"))
+        return None if nearest == float("inf") else max(0.0, nearest - time.monotonic())
+
+
+def _context(jobs: Sequence[Job]) -> BaseContext:
+    """Processes forked from a clean server that has imported torch and the methods once: a trial starts in milliseconds."""
+    for name in ONE_THREAD:
+        os.environ.setdefault(name, "1")
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    used = {methods[job.trial.identity.method].__module__ for job in jobs if job.plugin is None}
+    context.set_forkserver_preload(["harness.experiments.worker", *sorted(used)])
+    return context
+
+
+def _serve(job: Job, connection: Connection) -> None:
+    """A worker's life: one trial, its events sent to the parent; it ends at once when the parent is gone."""
+    threading.Thread(target=_exit_with_parent, args=(connection,), daemon=True).start()
+    attempt(job, connection.send)
+
+
+def _exit_with_parent(connection: Connection) -> None:
+    # The parent never sends: recv returns only by end of file, that is, when the parent died or gave this trial up.
+    # An orphan must not go on writing a checkpoint that a restarted run already uses.
+    try:
+        connection.recv()
+    except (EOFError, OSError):
+        os._exit(1)
+
+
+def _receive(connection: Connection, active: dict[Connection, _Worker], tries: int, on_event: Listener) -> list[tuple[Job, int]]:
+    """Pass one event on. Returns the job again where its worker died and has a try left."""
+    worker = active[connection]
+    try:
+        event: Event = connection.recv()
+    except (EOFError, OSError):
+        return _bury(connection, active, tries, on_event)
+    worker.ended = isinstance(event, Finished | Failed)
+    on_event(event)
+    return []
+
+
+def _bury(connection: Connection, active: dict[Connection, _Worker], tries: int, on_event: Listener) -> list[tuple[Job, int]]:
+    worker = active.pop(connection)
+    connection.close()
+    worker.process.join()
+    if worker.ended:
+        return []
+    how = _cause_of_death(worker.process.exitcode)
+    if worker.tries < tries:
+        on_event(Warned(worker.job.trial.key, f"the worker died ({how}); it starts again from its checkpoint"))
+        return [(worker.job, worker.tries + 1)]
+    on_event(Failed(_failure(worker.job, "died", f"the worker died {worker.tries} times ({how}); memory may be short")))
+    return []
+
+
+def _stop_overdue(active: dict[Connection, _Worker], on_event: Listener) -> None:
+    now = time.monotonic()
+    for connection, worker in list(active.items()):
+        if worker.deadline <= now and not worker.ended:
+            worker.process.kill()
+            worker.process.join()
+            connection.close()
+            del active[connection]
+            on_event(Failed(_failure(worker.job, "timeout", "the trial passed its time limit (--timeout)")))
+
+
+def _cause_of_death(exitcode: int | None) -> str:
+    return f"signal {-exitcode}" if exitcode is not None and exitcode < 0 else f"exit code {exitcode}"
+
+
+def _failure(job: Job, reason: str, message: str) -> Failure:
+    return Failure.model_validate({"identity": job.trial.identity, "budget": job.trial.budget, "reason": reason, "message": message})

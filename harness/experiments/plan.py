@@ -1,0 +1,69 @@
+"""From a table file to the trials it needs, and from a command's options to their configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import Field
+
+from harness.data.opening import base_name
+from harness.data.schema import Card, Frozen
+from harness.data.splits import Fold, folds
+from harness.errors import ConfigError
+from harness.experiments.papers import Row, TableSpec
+from harness.experiments.trials import Trial, budget_named, make_trial, resolve_config
+from harness.training.contract import methods
+
+
+class Effort(Frozen):
+    """How much to run: the options that the user's command sets."""
+
+    budget: str = "quick"
+    device: str = "cpu"
+    seeds: tuple[int, ...] = ()
+    folds: int = Field(0, description="0: the official split; else grouped cross-validation")
+    repeats: int = 1
+    modalities: tuple[str, ...] | None = None
+
+    def protocol(self) -> list[Fold]:
+        return folds(self.folds, self.repeats) if self.folds else [Fold()]
+
+
+def method_trials(name: str, card: Card, effort: Effort, overrides: Mapping[str, Any], seeds: Sequence[int]) -> list[Trial]:
+    """The trials of one method on one stored data set: every seed in every fold."""
+    config = resolve_config(methods[name], base_name(card.name), budget_named(effort.budget), effort.device, overrides)
+    return [
+        make_trial(name, card, config, seed=seed, fold=fold, budget=effort.budget, modalities=effort.modalities)
+        for seed in seeds
+        for fold in effort.protocol()
+    ]
+
+
+def plan_table(spec: TableSpec, card: Card, effort: Effort) -> dict[str, list[Trial]]:
+    """Row name -> trials, for every row whose method is registered, and for the floors that stand in every table."""
+    seeds = effort.seeds or spec.seeds
+    rows = [row for row in spec.rows if row.method and row.method in methods]
+    plan = {row.name: method_trials(row.method, card, _for_row(effort, row), row.config, seeds) for row in rows if row.method}
+    return plan | {floor: method_trials(floor, card, effort, {}, seeds) for floor in spec.floors}
+
+
+def interleaved(plan: Mapping[str, Sequence[Trial]]) -> list[Trial]:
+    """All trials, first seed of every row first: an early look at the table shows every row."""
+    longest = max(map(len, plan.values()), default=0)
+    return [trials[i] for i in range(longest) for trials in plan.values() if i < len(trials)]
+
+
+def choose_device(wanted: str) -> str:
+    """``cpu`` or ``cuda`` for ``auto``, ``cpu`` or ``cuda``; ConfigError where it is not there."""
+    import torch
+
+    if wanted not in ("auto", "cpu", "cuda"):
+        raise ConfigError(f"--device {wanted} is not known", "Allowed: auto, cpu, cuda.")
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("--device cuda: PyTorch finds no GPU", "Use --device cpu, or install a CUDA build of torch.")
+    return ("cuda" if torch.cuda.is_available() else "cpu") if wanted == "auto" else wanted
+
+
+def _for_row(effort: Effort, row: Row) -> Effort:
+    return effort.model_copy(update={"modalities": row.modalities}) if row.modalities else effort

@@ -1,0 +1,96 @@
+"""The runner: of the trials that a table needs, run what is missing, store and mirror what ends."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from harness.errors import Stopped
+from harness.experiments.events import Event, Failed, Finished, Listener, Warned
+from harness.experiments.executors import Executor
+from harness.experiments.records import RecordStore
+from harness.experiments.tracking import Tracker
+from harness.experiments.trials import Trial
+from harness.experiments.worker import Job
+from harness.experiments.workspace import Reserve, Workspace
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to run: where data lies, how often a checkpoint is written, whether failed trials get another try."""
+
+    data_root: Path
+    checkpoint_seconds: float = 60.0
+    retry_failed: bool = False
+    plugin: Path | None = None
+
+
+@dataclass
+class Outcome:
+    """Keys of the trials of one call by what became of them."""
+
+    reused: list[str] = field(default_factory=list)
+    finished: list[str] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
+
+
+def outstanding(trials: Sequence[Trial], store: RecordStore, retry_failed: bool) -> list[Trial]:
+    """The trials that have to be run: no record yet, and no failure unless those are retried. Each key once."""
+    unique = {trial.key: trial for trial in trials}
+    return [trial for key, trial in unique.items() if key not in store and (retry_failed or store.failure(key) is None)]
+
+
+def run(trials: Sequence[Trial], workspace: Workspace, executor: Executor, tracker: Tracker, options: Options, listen: Listener) -> Outcome:
+    """Run the outstanding trials; every finished one is stored before anything else happens to it.
+
+    Raises HarnessError where the results folder cannot be written or the disk fills up.
+    """
+    store = workspace.store
+    waiting = outstanding(trials, store, options.retry_failed)
+    keys = dict.fromkeys(trial.key for trial in trials)
+    outcome = Outcome(
+        reused=[key for key in keys if key in store],
+        failed=[key for key in keys if key not in store and not options.retry_failed and store.failure(key)],
+    )
+    jobs = [Job(trial, options.data_root, workspace.checkpoint(trial.key), options.checkpoint_seconds, options.plugin) for trial in waiting]
+    with workspace.writing() as reserve:
+        for key in outcome.reused:
+            tracker.publish(store.get(key), store.runtime(key))
+        try:
+            executor.run(jobs, _Clerk(workspace, tracker, reserve, outcome, listen))
+        except KeyboardInterrupt:
+            raise Stopped("stopped; finished results are kept", "The same command continues where this one stopped.") from None
+    return outcome
+
+
+@dataclass
+class _Clerk:
+    """Writes down what workers report, then passes it on."""
+
+    workspace: Workspace
+    tracker: Tracker
+    reserve: Reserve
+    outcome: Outcome
+    listen: Listener
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, Finished):
+            self._store(event)
+        elif isinstance(event, Failed):
+            self.reserve.protect(lambda: self.workspace.store.put_failure(event.failure), "a failure report")
+            self.outcome.failed.append(event.key)
+        self.listen(event)
+
+    def _store(self, event: Finished) -> None:
+        self.reserve.protect(lambda: self.workspace.store.put(event.record, event.runtime), f"the record of trial {event.key}")
+        self.outcome.finished.append(event.key)
+        self.workspace.checkpoint(event.key).unlink(missing_ok=True)
+        sound = not self.tracker.problem
+        self.reserve.protect(lambda: self.tracker.publish(event.record, event.runtime), "a note of what MLflow still lacks")
+        if sound and self.tracker.problem:
+            self.listen(
+                Warned(
+                    event.key, f"MLflow does not answer ({self.tracker.problem}); records are kept, `harness track` publishes them later"
+                )
+            )

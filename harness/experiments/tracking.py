@@ -1,0 +1,183 @@
+"""The MLflow mirror. Records are the truth; what MLflow could not take is kept as pending and published later."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.data.schema import Frozen
+from harness.experiments.records import Record, RecordStore, Runtime
+from harness.experiments.trials import flatten
+from harness.experiments.workspace import Workspace
+from harness.files import write_atomic
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+BATCH = 900  # MLflow takes at most 1000 metrics in one request
+QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
+
+
+class Pending(Frozen):
+    """A record that still has to reach an MLflow experiment."""
+
+    key: str
+    experiment: str
+
+
+class Tracker:
+    """Publishes records as runs, one per trial and experiment; the first failure puts off all that follows.
+
+    ``problem`` says why MLflow was given up, or is empty.
+    """
+
+    def __init__(self, workspace: Workspace, experiment: str) -> None:
+        self.workspace = workspace
+        self.experiment = experiment
+        self.problem = ""
+        self._client: MlflowClient | None = None
+        self._experiment_id = ""
+        self._known: set[str] = set()
+
+    def publish(self, record: Record, runtime: Runtime | None) -> None:
+        """Make sure that the experiment has a run for ``record``; keep it as pending where MLflow fails."""
+        path = self._pending_path(record.key)
+        if not self.problem:
+            try:
+                self._publish(record, runtime)
+                path.unlink(missing_ok=True)
+                return
+            except Exception as error:  # whatever MLflow or its server does, the record is safe and the run goes on
+                self.problem = f"{type(error).__name__}: {str(error).strip().splitlines()[0][:200]}" if str(error) else type(error).__name__
+        write_atomic(path, Pending(key=record.key, experiment=self.experiment).model_dump_json().encode())
+
+    def _pending_path(self, key: str) -> Path:
+        name = self.experiment.replace("/", "_").replace(" ", "_")
+        return self.workspace.pending / f"{key}.{name}.json"
+
+    def _publish(self, record: Record, runtime: Runtime | None) -> None:
+        client = self._connect()
+        if record.key in self._known:
+            return
+        run_id = client.create_run(self._experiment_id, run_name=_run_name(record), tags=_tags(record)).info.run_id
+        _log(client, run_id, record, runtime)
+        client.set_terminated(run_id)
+        self._known.add(record.key)
+
+    def _connect(self) -> MlflowClient:
+        if self._client is None:
+            client = _client(self.workspace.tracking_uri)
+            self._experiment_id = _experiment(client, self.experiment, self.workspace)
+            self._known = set(_published(client, self._experiment_id))
+            self._client = client
+        return self._client
+
+
+def publish_pending(workspace: Workspace) -> tuple[int, list[str]]:
+    """Publish what is pending; returns how many records MLflow took, and one line per experiment it refused."""
+    trackers: dict[str, Tracker] = {}
+    done = 0
+    for path in sorted(workspace.pending.glob("*.json")):
+        entry = Pending.model_validate_json(path.read_bytes())
+        tracker = trackers.setdefault(entry.experiment, Tracker(workspace, entry.experiment))
+        _publish_one(tracker, workspace.store, entry, path)
+        done += not path.exists()
+    return done, [f"{name}: {tracker.problem}" for name, tracker in trackers.items() if tracker.problem]
+
+
+def _publish_one(tracker: Tracker, store: RecordStore, entry: Pending, path: Path) -> None:
+    if entry.key not in store:
+        path.unlink()
+    elif not tracker.problem:
+        tracker.publish(store.get(entry.key), store.runtime(entry.key))
+
+
+def _client(uri: str) -> MlflowClient:
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    logging.getLogger("mlflow").setLevel(logging.ERROR)
+    from mlflow import MlflowClient
+
+    return MlflowClient(tracking_uri=uri)
+
+
+def _experiment(client: MlflowClient, name: str, workspace: Workspace) -> str:
+    found = client.get_experiment_by_name(name)
+    if found is not None:
+        return str(found.experiment_id)
+    local = workspace.tracking_uri.startswith("sqlite:")
+    artifacts = (workspace.root / "mlartifacts").as_uri() if local else None  # a server chooses its own place
+    return str(client.create_experiment(name, artifact_location=artifacts))
+
+
+def _published(client: MlflowClient, experiment_id: str) -> Iterator[str]:
+    """Keys of the trials whose run is complete; a run that was cut off is deleted, so that it is published again whole."""
+    token = None
+    while True:
+        page = client.search_runs([experiment_id], max_results=1000, page_token=token)
+        for run in page:
+            if run.info.status == "FINISHED":
+                yield run.data.tags.get("trial_key", "")
+            else:
+                client.delete_run(run.info.run_id)
+        token = page.token
+        if not token:
+            return
+
+
+def _run_name(record: Record) -> str:
+    return f"{record.identity.method}-seed{record.identity.seed}-{record.identity.fold.index}"
+
+
+def _tags(record: Record) -> dict[str, str]:
+    identity, environment = record.identity, record.environment
+    return {
+        "trial_key": record.key,
+        "method": identity.method,
+        "dataset": identity.dataset,
+        "data_fingerprint": identity.data,
+        "data": "simulated" if record.simulated else "real",
+        "budget": record.budget,
+        "fold": str(identity.fold),
+        "commit": environment.commit,
+        "dirty": str(environment.dirty).lower(),
+    }
+
+
+def _log(client: MlflowClient, run_id: str, record: Record, runtime: Runtime | None) -> None:
+    from mlflow.entities import Metric, Param
+
+    identity = record.identity
+    flat = {"method": identity.method, "seed": identity.seed, "modalities": "+".join(identity.modalities), "parameters": record.parameters}
+    params = [Param(name, str(value)[:500]) for name, value in {**flat, **_flat_config(identity.config)}.items()]
+    metrics = [Metric(name, value, 0, step) for name, value, step in _metrics(record, runtime)]
+    client.log_batch(run_id, params=params[:100])
+    for start in range(0, len(metrics), BATCH):
+        client.log_batch(run_id, metrics=metrics[start : start + BATCH])
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "predictions.json"
+        path.write_text(json.dumps(record.predictions.model_dump(mode="json")))
+        client.log_artifact(run_id, str(path))
+
+
+def _metrics(record: Record, runtime: Runtime | None) -> Iterator[tuple[str, float, int]]:
+    """Name, value and step; undefined values are left out, since MLflow would store them as something else."""
+    for epoch in record.history:
+        values = {"train_loss": epoch.train_loss, "valid_loss": epoch.valid_loss, "learning_rate": epoch.learning_rate}
+        for name, value in {**values, **{f"loss/{term}": v for term, v in epoch.losses.items()}}.items():
+            yield name, value, epoch.epoch
+    for split, scores in {"valid": record.valid, "test": record.test}.items():
+        yield from ((f"{split}/{name}", value, 0) for name, value in scores.items() if value is not None)
+    if runtime is not None:
+        yield "seconds", runtime.seconds, 0
+        yield "peak_memory_mb", runtime.peak_memory_mb, 0
+
+
+def _flat_config(config: dict[str, Any]) -> dict[str, Any]:
+    return {f"config.{name}": value for name, value in flatten(config)}

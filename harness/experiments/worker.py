@@ -1,0 +1,175 @@
+"""One trial, from stored data to a record. Runs in a worker process or inline; writes nothing but its checkpoint."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+import traceback
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from threadpoolctl import threadpool_limits
+
+from harness.data import splits, store
+from harness.data.schema import Dataset, Split
+from harness.data.transforms import standardise
+from harness.errors import HarnessError
+from harness.experiments.environment import environment
+from harness.experiments.events import EpochDone, Event, Failed, Finished, Listener, Started, Warned
+from harness.experiments.plugins import load_file
+from harness.experiments.records import Failure, Predictions, Record, Runtime, Scores
+from harness.experiments.trials import Identity, Trial
+from harness.training import loop, metrics
+from harness.training.checkpoints import Checkpoint
+from harness.training.contract import Inputs, Method, MethodConfig, methods
+
+
+@dataclass(frozen=True)
+class Job:
+    """A trial and where its data and checkpoint lie; ``plugin`` is the user's own file that defines the method."""
+
+    trial: Trial
+    data_root: Path
+    checkpoint: Path
+    checkpoint_seconds: float = 60.0
+    plugin: Path | None = None
+
+
+def attempt(job: Job, report: Listener) -> None:
+    """Run ``job`` and report how it ended: Finished or Failed, never an exception of the trial's own."""
+    try:
+        event: Event = run_trial(job, report)
+    except loop.Diverged as error:
+        event = Failed(_failure(job.trial, "diverged", str(error)))
+    except HarnessError as error:
+        event = Failed(_failure(job.trial, "error", str(error)))
+    except Exception as error:  # a method may fail in any way: that is a failed trial, not a failed run
+        event = Failed(_failure(job.trial, "error", f"{type(error).__name__}: {error}", traceback.format_exc()))
+    report(event)
+
+
+def run_trial(job: Job, report: Listener) -> Finished:
+    """Train, predict and score one trial on one thread."""
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+    _choose_deterministic_kernels()
+    if job.plugin:
+        load_file(job.plugin)
+    with threadpool_limits(limits=1):
+        return _Session(job, report).finish()
+
+
+@dataclass
+class _Session:
+    job: Job
+    report: Listener
+    began: float = field(default_factory=time.monotonic)
+    epoch_seconds: list[float] = field(default_factory=list)
+    resumed_at: int = 0
+    _last: float = 0.0
+
+    @property
+    def identity(self) -> Identity:
+        return self.job.trial.identity
+
+    def finish(self) -> Finished:
+        identity = self.identity
+        dataset = store.load(identity.dataset, self.job.data_root)
+        config = methods[identity.method].Config.model_validate(identity.config)
+        train, valid, test = self._splits(dataset, config)
+        inputs = Inputs({name: train.features[name].dim for name in identity.modalities})
+        method = loop.build(methods[identity.method], inputs, dataset.card.task, config, identity.seed)
+        # The test split enters without labels; they are read again only to score, after the last prediction.
+        run = self._train(method, train, valid, dataset, config)
+        values = {
+            "valid": loop.predict(method, valid, config.training),
+            "test": loop.predict(method, test.without_labels(), config.training),
+        }
+        scores = {name: _score(dataset, split, values[name]) for name, split in {"valid": valid, "test": test}.items()}
+        record = Record(
+            identity=identity,
+            budget=self.job.trial.budget,
+            simulated=dataset.card.simulated,
+            environment=environment(config.training.device),
+            parameters=sum(p.numel() for p in method.parameters() if p.requires_grad),
+            best_epoch=run.best_epoch,
+            history=tuple(run.history),
+            valid=scores["valid"],
+            test=scores["test"],
+            predictions=_predictions(test, values["test"]),
+        )
+        return Finished(record, self._runtime())
+
+    def _splits(self, dataset: Dataset, config: MethodConfig) -> list[Split]:
+        parts = splits.cut(dataset, self.identity.fold)
+        train, *others = (parts[name].only(self.identity.modalities) for name in ("train", "valid", "test"))
+        return standardise(train, others, config.training.standardise)
+
+    def _train(self, method: Method, train: Split, valid: Split, dataset: Dataset, config: MethodConfig) -> loop.Run:
+        checkpoint = Checkpoint(self.job.checkpoint, self.job.checkpoint_seconds)
+        stored = checkpoint.read()
+        usable = stored if stored and stored.get("key") == self.identity.key else None
+        if usable:
+            self.epoch_seconds = list(usable["seconds"])
+            self.resumed_at = len(self.epoch_seconds)
+        self.report(Started(self.identity.key, self.resumed_at, config.training.max_epochs))
+        self._last = time.monotonic()
+        resume = usable["run"] if usable else None
+        return loop.train(
+            method, train, valid, dataset.card.task, config, self.identity.seed,
+            resume=resume, after_epoch=lambda run: self._after_epoch(run, checkpoint),
+        )  # fmt: skip
+
+    def _after_epoch(self, run: loop.Run, checkpoint: Checkpoint) -> None:
+        now = time.monotonic()
+        seconds, self._last = now - self._last, now
+        self.epoch_seconds.append(seconds)
+        epoch = run.history[-1]
+        self.report(EpochDone(self.identity.key, epoch.epoch, run.settings.max_epochs, epoch.valid_loss, seconds))
+        if checkpoint.due():
+            self._save(run, checkpoint)
+
+    def _save(self, run: loop.Run, checkpoint: Checkpoint) -> None:
+        state: dict[str, Any] = {"key": self.identity.key, "run": run.state(), "seconds": self.epoch_seconds}
+        try:
+            checkpoint.write(state)
+        except OSError as error:
+            self.report(Warned(self.identity.key, f"checkpoint not written ({error.strerror}: {checkpoint.path}); training goes on"))
+
+    def _runtime(self) -> Runtime:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+        return Runtime(
+            seconds=round(time.monotonic() - self.began, 3),
+            epoch_seconds=tuple(round(value, 4) for value in self.epoch_seconds),
+            peak_memory_mb=round(peak, 1),
+            resumed_at=self.resumed_at,
+            finished=datetime.now(UTC).isoformat(timespec="seconds"),
+        )
+
+
+def _score(dataset: Dataset, split: Split, values: torch.Tensor) -> Scores:
+    assert split.labels is not None
+    scores = metrics.score(dataset.card.metrics, values.numpy(), split.labels.numpy())
+    return {name: value if value == value else None for name, value in scores.items()}  # NaN has no JSON
+
+
+def _predictions(test: Split, values: torch.Tensor) -> Predictions:
+    assert test.labels is not None
+    rows = values.tolist()
+    return Predictions(ids=test.ids, groups=test.groups, truth=tuple(test.labels.tolist()), values=tuple(rows))
+
+
+def _failure(trial: Trial, reason: Any, message: str, trace: str = "") -> Failure:
+    return Failure(identity=trial.identity, budget=trial.budget, reason=reason, message=message, traceback=trace)
+
+
+def _choose_deterministic_kernels() -> None:
+    if torch.cuda.is_available():
+        with suppress(RuntimeError):
+            torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.backends.cudnn.benchmark = False

@@ -1,0 +1,163 @@
+"""Transformer encoders over one modality or from one modality to another, for sequences padded at the end.
+
+Masks are boolean, True where a query may look, (B, 1, Tq, Tk); every query of a clip may look at its first key,
+so no row of a softmax is empty, not even at padding.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from harness.nn.dropout import Dropout, dropout
+from harness.nn.recurrent import last_step
+
+
+def attention_mask(query_lengths: Tensor, key_lengths: Tensor, queries: int, keys: int, causal: bool) -> Tensor:
+    """(B, 1, queries, keys): True at real keys j, if ``causal`` only at j <= i + |clip's keys - clip's queries|.
+
+    Both lengths are (B,) and count each clip's own real steps (Tsai et al. 2019's offset is of padded lengths).
+    """
+    key = torch.arange(keys, device=key_lengths.device)
+    last = (key_lengths - 1)[:, None].expand(-1, queries)
+    if causal:
+        query = torch.arange(queries, device=key_lengths.device)
+        last = torch.minimum(last, query + (key_lengths - query_lengths).abs()[:, None])
+    return (key <= last[..., None])[:, None]
+
+
+def sinusoid(steps: int, width: int, like: Tensor) -> Tensor:
+    """Sinusoidal positions 1 ... ``steps``, (steps, width), dtype and device of ``like`` (Vaswani et al. 2017, section 3.5).
+
+    Sines fill the first half of the columns, cosines the second, an odd last column is zero; the wavelengths run
+    from 2 pi to 2 pi 10000.
+    """
+    half = width // 2
+    rate = torch.exp(torch.arange(half, device=like.device) * (-math.log(10000.0) / max(half - 1, 1)))
+    angle = torch.arange(1, steps + 1, device=like.device)[:, None] * rate
+    return F.pad(torch.cat([angle.sin(), angle.cos()], dim=1), (0, width % 2)).to(like.dtype)
+
+
+def embed(x: Tensor, positions: bool) -> Tensor:
+    """What an encoder reads: sqrt(D) x, plus ``sinusoid`` if ``positions``; x (B, T, D)."""
+    scaled = x * math.sqrt(x.shape[2])
+    return scaled + sinusoid(x.shape[1], x.shape[2], x) if positions else scaled
+
+
+class Attention(nn.Module):
+    """Multi-head attention: query (B, Tq, width), source (B, Tk, width), mask -> (B, Tq, width).
+
+    Starts from Xavier-uniform weights and zero biases. ``heads`` must divide ``width``.
+    """
+
+    def __init__(self, width: int, heads: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        if width % heads:
+            raise ValueError(f"{heads} attention heads do not divide a width of {width}")
+        self.heads, self.dropout = heads, dropout
+        self.inward = _xavier(nn.Linear(width, 3 * width))
+        self.outward = _xavier(nn.Linear(width, width))
+
+    def forward(self, query: Tensor, source: Tensor, mask: Tensor | None = None) -> Tensor:
+        q, k, v = (self._split(x) for x in self._project(query, source))
+        mixed = self._mix(q, k, v, mask)
+        return self.outward(mixed.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+
+    def _project(self, query: Tensor, source: Tensor) -> tuple[Tensor, ...]:
+        if query is source:
+            return self.inward(query).chunk(3, dim=-1)  # type: ignore[no-any-return]
+        width = query.shape[2]
+        weight, bias = self.inward.weight, self.inward.bias
+        pair = F.linear(source, weight[width:], bias[width:])
+        return F.linear(query, weight[:width], bias[:width]), *pair.chunk(2, dim=-1)
+
+    def _split(self, x: Tensor) -> Tensor:
+        return x.unflatten(2, (self.heads, -1)).transpose(1, 2)
+
+    def _mix(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+        """q (B, heads, Tq, D), k and v (B, heads, Tk, D) -> (B, heads, Tq, D)."""
+        if not (self.training and self.dropout):
+            return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        scores = (q / math.sqrt(q.shape[3])) @ k.transpose(2, 3)
+        if mask is not None:
+            scores = scores.masked_fill(~mask, -math.inf)
+        return dropout(scores.softmax(-1), self.dropout, True) @ v
+
+
+@dataclass(frozen=True)
+class Dropouts:
+    """Dropout probabilities of an encoder: attention weights, embedded inputs, hidden activations, residual branches."""
+
+    attention: float = 0.0
+    embedding: float = 0.0
+    activation: float = 0.0
+    residual: float = 0.0
+
+
+class EncoderLayer(nn.Module):
+    """Attention from ``query`` to ``source``, then a two-layer network, each with a residual connection.
+
+    ``norm_first``: one layer norm serves query and source alike, as in MulT (Tsai et al. 2019, eq. 4 and 5);
+    otherwise each norm follows its residual sum (Vaswani et al. 2017).
+    """
+
+    def __init__(self, width: int, heads: int, inner: int, drop: Dropouts, norm_first: bool = True) -> None:
+        super().__init__()
+        self.norm_first = norm_first
+        self.attention = Attention(width, heads, drop.attention)
+        self.norms = nn.ModuleList([nn.LayerNorm(width), nn.LayerNorm(width)])
+        self.feed = nn.Sequential(_xavier(nn.Linear(width, inner)), nn.ReLU(), Dropout(drop.activation), _xavier(nn.Linear(inner, width)))
+        self.drop = Dropout(drop.residual)
+
+    def forward(self, query: Tensor, source: Tensor, mask: Tensor | None = None) -> Tensor:
+        """query (B, Tq, width), source (B, Tk, width); pass one tensor twice for self-attention. -> (B, Tq, width)."""
+        attend, feed = self.norms
+        if not self.norm_first:
+            x = attend(query + self.drop(self.attention(query, source, mask)))
+            return feed(x + self.drop(self.feed(x)))  # type: ignore[no-any-return]
+        normed = attend(query)
+        x = query + self.drop(self.attention(normed, normed if source is query else attend(source), mask))
+        return x + self.drop(self.feed(feed(x)))  # type: ignore[no-any-return]
+
+
+class Encoder(nn.Module):
+    """MulT's encoder: embedding dropout, ``layers`` pre-norm layers of inner width 4 ``width``, a last layer norm.
+
+    Keys and values come from ``source`` as it is, at every layer (low-level features, Tsai et al. 2019, section 3.2).
+    Streams come in through ``embed``. One dropout mask serves keys and values alike.
+    """
+
+    def __init__(self, width: int, heads: int, layers: int, drop: Dropouts) -> None:
+        super().__init__()
+        self.drop = Dropout(drop.embedding)
+        self.layers = nn.ModuleList(EncoderLayer(width, heads, 4 * width, drop) for _ in range(layers))
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, target: Tensor, source: Tensor, mask: Tensor) -> Tensor:
+        """Crossmodal: target (B, Tq, width) looks at source (B, Tk, width) -> (B, Tq, width)."""
+        x, source = self.drop(target), self.drop(source)
+        for layer in self.layers:
+            x = layer(x, source, mask)
+        return self.norm(x)  # type: ignore[no-any-return]
+
+    def last(self, x: Tensor, mask: Tensor, lengths: Tensor) -> Tensor:
+        """Self-attention, read at each clip's last real step: x (B, T, width), lengths (B,) -> (B, width).
+
+        The top layer computes that step only; it may look at all of its clip, causal or not.
+        """
+        x = self.drop(x)
+        *below, top = self.layers
+        for layer in below:
+            x = layer(x, x, mask)
+        real = attention_mask(lengths, lengths, 1, x.shape[1], causal=False)
+        return self.norm(top(last_step(x, lengths)[:, None], x, real)).squeeze(1)  # type: ignore[no-any-return]
+
+
+def _xavier(linear: nn.Linear) -> nn.Linear:
+    nn.init.xavier_uniform_(linear.weight)
+    nn.init.zeros_(linear.bias)
+    return linear
