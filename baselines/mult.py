@@ -106,9 +106,8 @@ class MulT(Method):
         return Encoder(width, config.heads, layers, drop)
 
     def forward(self, batch: Batch) -> Output:
-        projected = {name: self._project(batch, name) for name in self.modalities}
-        streams = {name: embed(x, self.config.positions) for name, x in projected.items()}
-        joint = {name: self._look(batch, name, streams) for name in self.modalities} if len(streams) > 1 else projected
+        streams = {name: self._project(batch, name) for name in self.modalities}
+        joint = {name: self._look(batch, name, streams) for name in self.modalities} if len(streams) > 1 else streams
         last = {name: self._remember(batch, name, x) for name, x in joint.items()}
         fused = torch.cat(list(last.values()), dim=1)
         y = self.out(fused + self.residual(fused))
@@ -120,12 +119,12 @@ class MulT(Method):
 
     def _look(self, batch: Batch, target: str, streams: dict[str, Tensor]) -> Tensor:
         """What ``target`` sees in every other modality, side by side: (B, T, (modalities - 1) width)."""
-        seen = [
-            self.cross[f"{target}_from_{source}"](streams[target], streams[source], self._mask(batch, target, source))
-            for source in self.modalities
-            if source != target
-        ]
+        seen = [self._cross(batch, target, source, streams) for source in self.modalities if source != target]
         return torch.cat(seen, dim=2)
+
+    def _cross(self, batch: Batch, target: str, source: str, streams: dict[str, Tensor]) -> Tensor:
+        to, from_ = (embed(streams[name], self.config.positions) for name in (target, source))
+        return self.cross[f"{target}_from_{source}"](to, from_, self._mask(batch, target, source))  # type: ignore[no-any-return]
 
     def _remember(self, batch: Batch, name: str, joint: Tensor) -> Tensor:
         """The memory of one modality at each clip's last real step: joint (B, T, D) -> (B, D)."""
@@ -133,5 +132,5 @@ class MulT(Method):
         return memory.last(embed(joint, self.config.positions), self._mask(batch, name, name), batch.lengths[name])
 
     def _mask(self, batch: Batch, target: str, source: str) -> Tensor:
-        steps = [batch.features[name].shape[1] for name in (target, source)]
-        return attention_mask(batch.lengths[target], batch.lengths[source], *steps, causal=self.config.causal)
+        features, lengths = batch.features, batch.lengths
+        return attention_mask(features[target], features[source], lengths[target], lengths[source], self.config.causal)

@@ -137,12 +137,13 @@ def precision(samples: Sequence[Runs], clusters: int) -> tuple[float, float]:
     return sqrt(variance), total**2 / weight if weight else nan
 
 
-def _t_reference(difference: float, samples: Sequence[Runs], clusters: int) -> dict[str, float]:
-    """p is never below 1 / (resamples + 1), the finest that the resamples can tell."""
+def _t_reference(difference: float, samples: Sequence[Runs], clusters: int, scale: float) -> dict[str, float]:
+    """p is never below 1 / (resamples + 1), the finest that the resamples can tell. ``scale``: size of the values compared."""
     finest = 1 / (len(samples[0].resampled) + 1)
     error, df = precision(samples, clusters)
-    if error == 0 or np.isnan(df):
-        return {"p": finest if difference else 1.0, "low": difference, "high": difference}
+    rounding = 1e-13 * scale
+    if error <= rounding:
+        return {"p": 1.0 if abs(difference) <= rounding else finest, "low": difference, "high": difference}
     t, margin = difference / error, t_margin(error, df)
     return {"p": max(finest, t_p(t, df)), "low": difference - margin, "high": difference + margin, "statistic": t, "df": df}
 
@@ -197,11 +198,12 @@ def _conclude(
     reference: Reference,
     seed: int,
 ) -> Comparison:
-    missing = np.isnan(resampled[0]).any(axis=1) | np.isnan(resampled[1]).any(axis=1)
+    missing = np.asarray(np.isnan(np.concatenate(resampled, axis=1)).any(axis=1))
     clusters = blank.clusters or blank.clips or 0
     if why := _why_undefined(values, float(missing.mean()), clusters):
         return blank.model_copy(update={"note": why})
     samples = _samples(values, (resampled[0][~missing], resampled[1][~missing]), paired)
-    found = _t_reference(blank.difference, samples, clusters) if reference == "t" else _percentiles(samples, seed)
+    scale = float(np.abs(np.concatenate(values)).max())
+    found = _t_reference(blank.difference, samples, clusters, scale) if reference == "t" else _percentiles(samples, seed)
     note = f"undefined on {int(missing.sum())} of {len(missing)} resamples, which are left out" if missing.any() else ""
     return blank.model_copy(update={**found, "note": note})

@@ -31,7 +31,7 @@ def t_margin(error: float, df: float, level: float = LEVEL) -> float:
 
 def t_interval(values: ArrayLike, level: float = LEVEL) -> tuple[float, float]:
     """Interval of the mean of ``values`` (n,), by Student's t with n - 1 degrees of freedom; NaN for n < 2."""
-    x = np.asarray(values, dtype=np.float64)
+    x = _values(values)
     if len(x) < 2:
         return nan, nan
     margin = t_margin(float(x.std(ddof=1)) / sqrt(len(x)), len(x) - 1, level)
@@ -54,10 +54,11 @@ def dz(differences: ArrayLike) -> float:
     NaN for n < 2 and where all differences are 0, infinite where they are all one other value.
     """
     d = _values(differences)
-    deviation = float(d.std(ddof=1)) if len(d) > 1 else nan
-    if deviation == 0:
+    if len(d) < 2:
+        return nan
+    if (d == d[0]).all():
         return float(np.sign(d[0])) * inf if d[0] else nan
-    return float(d.mean()) / deviation
+    return float(d.mean() / d.std(ddof=1))
 
 
 def a12(x: ArrayLike, y: ArrayLike) -> float:

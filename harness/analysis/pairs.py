@@ -24,7 +24,7 @@ class Design(StrEnum):
     FOLDS = "repeated k-fold"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Pair:
     """System A and reference B on the same N clips.
 
@@ -81,7 +81,7 @@ class Pair:
         return [Clustered(metric, *(_by_cluster(table, group) for table in self.tables(metric))) for metric in metrics]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Clustered:
     """Statistics of both systems in one metric, summed by cluster: ``a`` (G, S_a, k), ``b`` (G, S_b, k)."""
 
@@ -92,7 +92,7 @@ class Clustered:
     @property
     def width(self) -> int:
         """Numbers per cluster, of the larger system."""
-        return max(self.a[0].size, self.b[0].size)
+        return int(max(self.a[0].size, self.b[0].size))
 
     def values(self) -> tuple[Floats, Floats]:
         """The metric on all clips, per run: (S_a,), (S_b,)."""

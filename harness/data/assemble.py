@@ -205,7 +205,7 @@ def _warnings(table: pd.DataFrame, facts: Facts) -> list[str]:
     counts = _per_split(table, "id")
     empty = [split for split in SPLITS if split not in counts]
     found = [f"no clips in {' and '.join(empty)}: for cross-validation only"] if empty else []
-    different = [f"{split} {counts.get(split, 0)} ({size})" for split, size in facts.splits.items() if counts.get(split, 0) != size]
+    different = [f"{split} {counts[split]} ({size})" for split, size in facts.splits.items() if counts.get(split, size) != size]
     if different:
         found.append(f"split sizes differ from the official ones, given in brackets: {', '.join(different)}")
     places = table.groupby("group")["split"].nunique()

@@ -50,9 +50,12 @@ class LabelMap:
         p0 is the features' density where labels have the map's own shares; here they have ``prior`` (K,) instead, and a
         clip's features depend on its label as ever. The row sums say how much more often such features then occur.
         """
-        below = ndtr((self.steps - mean[:, None]) / std[:, None])
-        edge = np.ones((len(mean), 1))
-        return np.diff(np.hstack([0 * edge, below, edge]), axis=1) * (prior / self.shares)
+        steps = np.concatenate([[-np.inf], self.steps, [np.inf]])
+        edges = (steps - mean[:, None]) / std[:, None]
+        low, high = edges[:, :-1], edges[:, 1:]
+        above = low > 0  # there the difference is taken between the small upper tails, which keep their digits
+        inside = ndtr(np.where(above, -low, high)) - ndtr(np.where(above, -high, low))
+        return np.asarray(inside * (prior / self.shares), dtype=np.float64)
 
 
 def ideal_scores(label: LabelMap, truth: Floats, mean: Floats, std: Floats, prior: Floats | None = None) -> dict[str, float]:
@@ -81,9 +84,7 @@ def population_scores(label: LabelMap, shares: Floats, std: Floats, prior: Float
     weight = np.outer(often / often.sum(), density / density.sum()).ravel()
     mean, deviation = np.outer(np.sqrt(1 - distinct**2), grid).ravel(), np.repeat(distinct, len(grid))
     believed = label.masses(mean, deviation, shares if prior is None else prior)
-    return _scores(
-        label.values, believed / believed.sum(1, keepdims=True), label.masses(mean, deviation, shares) * weight[:, None]
-    )
+    return _scores(label.values, believed / believed.sum(1, keepdims=True), label.masses(mean, deviation, shares) * weight[:, None])
 
 
 def _scores(values: Floats, chance: Floats, truth: Floats) -> dict[str, float]:

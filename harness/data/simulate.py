@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import log
 from typing import Any, Self
 
 import numpy as np
@@ -139,15 +140,15 @@ def simulate(
     spec = _adapted(published, sizes or {}, dims or {}, modalities)
     drawn = draw(spec, label, seed, facts.name)
     test = np.flatnonzero(drawn.clips["split"] == "test")
-    best = ideal_scores(label, drawn.clips["label"].to_numpy(dtype=np.float64)[test], *posterior(spec, drawn, test))
+    known = (drawn.clips["label"].to_numpy(dtype=np.float64)[test], *posterior(spec, drawn, test))
     return assemble(
         name=name or f"{facts.name}@simulated",
         facts=facts,
         clips=drawn.clips,
         features=dict(drawn.features),
-        source=Source(layout="simulated", notes=_notes(seed)),
+        source=Source(layout="simulated", notes=_notes(seed, ideal_scores(label, *known, label.shares))),
         simulated=True,
-        best_possible={metric: round(score, 6) for metric, score in best.items()},
+        best_possible={metric: round(score, 6) for metric, score in ideal_scores(label, *known).items()},
     )
 
 
@@ -235,7 +236,7 @@ def _resized(shape: SplitShape, clips: int) -> SplitShape:
 def _apportion(weights: NDArray[Any], total: int) -> Ints:
     """``total`` dealt in proportion to ``weights`` (K,) by largest remainder; the first of equals goes first."""
     exact = weights * total / weights.sum()
-    counts = np.floor(exact).astype(np.int64)
+    counts: Ints = np.floor(exact).astype(np.int64)
     counts[np.argsort(counts - exact, kind="stable")[: total - counts.sum()]] += 1
     return counts
 
@@ -258,9 +259,9 @@ def _clips(spec: Simulated, label: LabelMap, seed: int, dataset: str) -> tuple[p
         sizes = 1 + rng.multinomial(shape.clips - shape.videos, share / share.sum())
         video = np.repeat(np.arange(shape.videos), sizes)
         rank = _ranks(video, spec.video_correlation, rng)
-        labels = _labels(shape.labels, spec.grid)
-        tables.append(_table(split, video, sizes, labels[rank]))
-        sentiments.append(_sentiments(label, labels, rng)[rank])
+        z = _sentiments(label, _labels(shape.labels, spec.grid), rng)[rank]
+        tables.append(_table(split, video, sizes, label(z)))
+        sentiments.append(z)
     return pd.concat(tables, ignore_index=True), np.concatenate(sentiments)
 
 
@@ -268,7 +269,7 @@ def _ranks(video: Ints, correlation: float, rng: np.random.Generator) -> Ints:
     """The place of each clip in the order of sentiment; clips of one video tend to lie near each other."""
     own, shared = rng.standard_normal(len(video)), rng.standard_normal(video.max() + 1)
     score = correlation**0.5 * shared[video] + (1 - correlation) ** 0.5 * own
-    return np.argsort(np.argsort(score, kind="stable"), kind="stable")
+    return np.argsort(np.argsort(score))
 
 
 def _sentiments(label: LabelMap, labels: Floats, rng: np.random.Generator) -> Floats:
@@ -297,7 +298,7 @@ def _world(channel: Channel, rng: np.random.Generator) -> World:
     styles = min(channel.styles, channel.dim - 1)
     basis, _ = np.linalg.qr(rng.standard_normal((channel.dim, 1 + styles)))
     energy = channel.signal**2 * (1 + channel.nuisance**2 + channel.frame**2) + styles * channel.style**2
-    scale = np.exp(rng.uniform(*np.log(channel.rms), size=channel.dim))
+    scale = np.exp(rng.uniform(log(channel.rms[0]), log(channel.rms[1]), size=channel.dim))
     offset = scale * rng.uniform(-channel.offset, channel.offset, size=channel.dim)
     scale /= (1 + energy / channel.dim) ** 0.5
     return World(basis.T.astype(np.float32), scale.astype(np.float32), offset.astype(np.float32))
@@ -342,10 +343,11 @@ def _autoregressive(noise: Floats, lengths: Ints, memory: float) -> Floats:
     return noise
 
 
-def _notes(seed: int) -> dict[str, str]:
+def _notes(seed: int, learned: Mapping[str, float]) -> dict[str, str]:
     return {
-        "model": "latent-variable model of docs/simulated_data.md; no number in it says anything about people",
+        "model": "latent-variable model of docs/simulated_data.md; no score on it says anything about people",
         "seed": str(seed),
         "text": "the clips have no words, so the text column is empty",
-        "best possible": "per metric, the ideal predictor that knows the model and sees the features of one clip at a time",
+        "best possible": "per metric, the ideal predictor that knows the model and how often each label occurs in the test split",
+        "best learned": "the same believing in the training split's labels: " + ", ".join(f"{m} {v:.3f}" for m, v in learned.items()),
     }

@@ -50,10 +50,10 @@ def save(dataset: Dataset, root: Path) -> Dataset:
             shutil.rmtree(fresh, ignore_errors=True)  # what a killed import left
             _write(whole, fresh)
             _swap(fresh, place, aside)
+            return load(name, root)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(fresh, ignore_errors=True)
         raise DataError(f"{place} could not be written: {error}", "Free some space or set MER_DATA to another folder.") from error
-    return load(name, root)
 
 
 def load(name: str, root: Path, *, verify: bool = False) -> Dataset:

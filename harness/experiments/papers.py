@@ -147,7 +147,7 @@ def select(target: str) -> list[tuple[TableSpec, tuple[str, ...]]]:
     if target in {paper for paper, _ in known}:
         return [(spec, spec.datasets) for spec in (load(*place) for place in known if place[0] == target)]
     specs = [load(*place) for place in known]
-    with_it = [(spec, (target,)) for spec in specs if target in spec.datasets]
+    with_it: list[tuple[TableSpec, tuple[str, ...]]] = [(spec, (target,)) for spec in specs if target in spec.datasets]
     if not with_it:
         targets = {*(paper for paper, _ in known), *(spec.name for spec in specs), *(name for spec in specs for name in spec.datasets)}
         raise ConfigError(f"there is no paper, table or data set with tables called '{target}'", suggest(target, targets))
@@ -279,7 +279,7 @@ class _Check:
         if not value.is_finite() or value < low or (high is not None and value > high):
             self.fail(key, str(value), f"out of range: {low} to {'any' if high is None else high}", "Write it as the paper prints it.")
         if metric.percent and 0 < value < 1:
-            self.fail(key, str(value), "looks like a fraction, percentages are written as printed", f"Write {value.scaleb(2).normalize():f}.")
+            self.fail(key, str(value), "looks like a fraction", f"Write percentages as printed: {value.scaleb(2).normalize():f}.")
 
     def hole(self, hole: Hole) -> None:
         self.known("holes.rows", hole.rows, self.names, "row")
@@ -289,5 +289,3 @@ class _Check:
             for dataset in hole.datasets or self.spec.datasets:
                 for name in set(hole.metrics) & row.published.get(dataset, {}).keys():
                     self.fail("holes", f"{row.name}, {dataset}, {name}", "the table has a number there", "Remove the number or the hole.")
-
-

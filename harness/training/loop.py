@@ -212,7 +212,7 @@ def _evaluate(
     for batch in in_order(split, settings.batch_size):
         batch = batch.to(torch.device(settings.device))
         with torch.inference_mode(), _autocast(settings):
-            output = (forward or method)(batch)
+            output = (method if forward is None else forward)(batch)
         yield batch, output
 
 

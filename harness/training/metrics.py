@@ -182,7 +182,8 @@ def _hits_nonzero(prediction: Floats, truth: Floats) -> Floats:
 
 def _cells(prediction: Labels, truth: Labels, classes: int) -> Floats:
     """The clip's cell of the confusion matrix (true class, predicted class), one-hot and flattened."""
-    return np.eye(classes * classes)[truth * classes + prediction]
+    cells: Floats = np.eye(classes * classes)[truth * classes + prediction]
+    return cells
 
 
 @_of_intensities
@@ -211,7 +212,8 @@ def _hits_of_classes(prediction: ArrayLike, truth: ArrayLike) -> Floats:
 
 def _ratio(above: Floats, below: Floats) -> Floats:
     """``above / below``, NaN where ``below`` is 0."""
-    return np.divide(above, below, out=np.full(np.broadcast(above, below).shape, np.nan), where=below != 0)
+    ratio: Floats = above / np.where(below == 0, np.nan, below)
+    return ratio
 
 
 def _mean(sums: Floats) -> Floats:

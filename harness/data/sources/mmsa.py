@@ -52,7 +52,7 @@ class Mmsa(Layout):
                 m: [frames for part, (cut, _) in zip(parts, cuts, strict=True) for frames in _real(part.arrays[m], cut[m])]
                 for m in parts[0].arrays
             },
-            notes={f"{m} lengths, {part.split}": rule for part, (_, rules) in zip(parts, cuts, strict=True) for m, rule in rules.items()},
+            notes=_notes({part.split: rules for part, (_, rules) in zip(parts, cuts, strict=True)}),
         )
 
 
@@ -151,6 +151,18 @@ def _check_same_modalities(parts: Sequence[_Part]) -> None:
         if set(part.arrays) != set(parts[0].arrays):
             has = [f"{p.where} has {', '.join(p.arrays) or 'none'}" for p in (parts[0], part)]
             raise DataError(f"the splits have different modalities: {', '.join(has)}", "Every split must have the same.")
+
+
+def _notes(rules: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
+    """How lengths were found, from split -> modality -> rule: one line per modality, more where the splits differ."""
+    notes: dict[str, str] = {}
+    for modality in next(iter(rules.values())):
+        by_split = {split: found[modality] for split, found in rules.items()}
+        if len(set(by_split.values())) == 1:
+            notes[f"{modality} lengths"] = next(iter(by_split.values()))
+        else:
+            notes |= {f"{modality} lengths, {split}": rule for split, rule in by_split.items()}
+    return notes
 
 
 def _last(mask: np.ndarray) -> np.ndarray:

@@ -1,0 +1,106 @@
+"""A table as LaTeX (booktabs), from the template beside this file."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+from itertools import groupby
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+
+from harness.reporting.layout import COMPARISON_HEADS, Cell, Line, comparison_rows, header
+from harness.reporting.texts import Told, caption, conditional_label, data_name, legend, notes, title
+from harness.training.metrics import metrics
+
+_SPECIAL = str.maketrans(
+    {
+        "\\": r"\textbackslash{}",
+        **{character: f"\\{character}" for character in "&%$#_{}"},
+        **{character: f"{{{character}}}" for character in "[]*"},  # after a line break they would be read as its options
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "<": r"\ensuremath{<}",
+        ">": r"\ensuremath{>}",
+        "±": r"\ensuremath{\pm}",
+        "×": r"\ensuremath{\times}",
+        "†": r"\ensuremath{^{\dagger}}",
+        "↑": r"\ensuremath{\uparrow}",
+        "↓": r"\ensuremath{\downarrow}",
+        "–": "--",
+    }
+)
+_MARKS = {"": "{}", "best": r"\textbf{{{}}}", "second": r"\underline{{{}}}"}
+
+
+def latex(told: Told, lines: Sequence[Line]) -> str:
+    """A table float, the comparisons as a longtable, the notes as comments."""
+    return _template().render(
+        title=comment(title(told)),
+        caption=escape(f"{told.spec.title}, {data_name(told.card)}. {caption(told)}"),
+        label=f"{told.spec.paper}-{told.spec.item}-{told.card.name}".replace("@", "-"),
+        heads=["Model", "Numbers", *(escape(header(metrics[name])) for name in told.spec.metrics)],
+        blocks=[_block(list(block)) for _, block in groupby(lines, key=lambda line: line.row)],
+        legend=rf"\textbf{{Best}}, \underline{{second best}}. {escape(legend(told))}",
+        comparisons=_comparisons(told),
+        notes=[(comment(note.heading), [comment(item) for item in note.items]) for note in notes(told)],
+    )
+
+
+def escape(text: str) -> str:
+    """``text`` as LaTeX prints it literally, on one line."""
+    return " ".join(text.split()).translate(_SPECIAL)
+
+
+def comment(text: str) -> str:
+    """``text`` on one line, so that it stays inside a comment."""
+    return " ".join(text.split())
+
+
+@lru_cache(maxsize=1)
+def _template() -> Template:
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        undefined=StrictUndefined,
+        block_start_string="<%",
+        block_end_string="%>",
+        variable_start_string="<<",
+        variable_end_string=">>",
+        comment_start_string="<#",
+        comment_end_string="#>",
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,  # what is put in has been escaped for LaTeX, not HTML
+    )
+    return environment.get_template("table.tex.j2")
+
+
+def _block(lines: Sequence[Line]) -> list[list[str]]:
+    """A row's lines as cells; its name stands on the first."""
+    return [[escape(line.row) if i == 0 else "", escape(line.label), *map(_cell, line.cells)] for i, line in enumerate(lines)]
+
+
+def _cell(cell: Cell) -> str:
+    spread = escape(f" ± {cell.spread}").replace("--", "-") if cell.spread else ""
+    return _MARKS[cell.mark].format(escape(cell.text)) + (f" {spread}" if spread else "") + (escape("†") if cell.dagger else "")
+
+
+def _comparisons(told: Told) -> dict[str, object] | None:
+    if not told.family.tests:
+        return None
+    explained = (
+        f"Rows against {told.family.reference} on {data_name(told.card)}. {caption(told)} "
+        f"Difference: row minus reference, percentages in points; t-test p: {conditional_label(told)}, unadjusted."
+    )
+    return {
+        "caption": escape(explained),
+        "heads": [escape(head) for head in COMPARISON_HEADS],
+        "rows": [[_signed(text) for text in row] for row in comparison_rows(told.spec, told.family)],
+    }
+
+
+def _signed(text: str) -> str:
+    """Escaped, with a real minus sign where a number is negative."""
+    return re.sub(r"(?<![\w-])-(?=\d)", r"\\ensuremath{-}", escape(text))

@@ -1,0 +1,138 @@
+"""From a table's file and finished records to the rendered table: Markdown, LaTeX, CSV, console."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import isnan
+from pathlib import Path
+
+from harness.data.schema import Card
+from harness.errors import ConfigError
+from harness.experiments.papers import TableSpec
+from harness.experiments.records import RecordStore
+from harness.experiments.trials import Trial
+from harness.files import write_atomic
+from harness.registry import suggest
+from harness.reporting.collect import collect
+from harness.reporting.compare import compare_rows
+from harness.reporting.latex import latex
+from harness.reporting.layout import Cell, Line, build_lines
+from harness.reporting.markdown import console, markdown
+from harness.reporting.texts import Told
+from harness.training.settings import Budget
+
+CSV_COLUMNS = (
+    *("paper", "item", "dataset", "data", "simulated", "budget", "row", "kind", "numbers", "metric", "mean", "std", "n", "expected"),
+    *("reference", "difference", "low", "high", "p", "p_adjusted", "p_conditional", "marks"),
+)
+
+
+@dataclass(frozen=True)
+class RenderedTable:
+    """Where a table was written, and its form for the console."""
+
+    markdown: Path
+    latex: Path
+    csv: Path
+    console: str
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        return self.markdown, self.latex, self.csv
+
+
+def render(
+    spec: TableSpec,
+    card: Card,
+    budget: Budget,
+    plan: Mapping[str, Sequence[Trial]],
+    store: RecordStore,
+    out: Path,
+    *,
+    resamples: int = 10_000,
+    seed: int = 0,
+) -> RenderedTable:
+    """Render ``spec`` for the stored data of ``card`` from the records that ``plan`` (row name -> trials) has in ``store``.
+
+    Writes ``<paper>_<item>_<card name>.md``, ``.tex`` and ``.csv`` to the folder ``out``, each whole or not at all. The
+    same inputs give the same bytes. Numbers are recomputed from stored predictions; rows without records stay, empty.
+    Raises ConfigError where the table has no such data set or a trial follows another protocol; OSError on a full disk.
+    """
+    _check(spec, card, plan)
+    measured = collect(spec.metrics, card, plan, store)
+    family = compare_rows(spec, measured, resamples=resamples, seed=seed)
+    told = Told(spec, card, budget, measured, family, resamples)
+    lines = build_lines(spec, card.dataset, measured, family)
+    contents = {"md": markdown(told, lines), "tex": latex(told, lines), "csv": long_form(told, lines)}
+    paths = {suffix: out / f"{_stem(spec, card)}.{suffix}" for suffix in contents}
+    for suffix, content in contents.items():
+        write_atomic(paths[suffix], content.encode())
+    return RenderedTable(paths["md"], paths["tex"], paths["csv"], console(told, lines))
+
+
+def long_form(told: Told, lines: Sequence[Line]) -> str:
+    """CSV, one line per row, kind and metric. Percentages are fractions (0.808); an empty mean is a hole."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, CSV_COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(_records(told, lines))
+    return text.getvalue()
+
+
+def _check(spec: TableSpec, card: Card, plan: Mapping[str, Sequence[Trial]]) -> None:
+    if card.dataset not in spec.datasets:
+        raise ConfigError(f"the table {spec.name} has no data set '{card.dataset}'", suggest(card.dataset, spec.datasets))
+    for row, trials in plan.items():
+        for trial in trials:
+            if trial.identity.fold.protocol != spec.protocol:
+                raise ConfigError(
+                    f"the table {spec.name} is one of the {spec.protocol} split; row '{row}' was planned on {trial.identity.fold}",
+                    "Plan it without --folds.",
+                )
+
+
+def _stem(spec: TableSpec, card: Card) -> str:
+    return f"{spec.paper}_{spec.item}_{card.name}".replace("@", "-")
+
+
+def _records(told: Told, lines: Sequence[Line]) -> Iterator[dict[str, object]]:
+    for line in lines:
+        own = line.kind == "measured"
+        common = {
+            "paper": told.spec.paper,
+            "item": told.spec.item,
+            "dataset": told.dataset,
+            "data": told.card.name if own else "as published",
+            "simulated": "SIMULATED" if own and told.card.simulated else "no",
+            "budget": told.budget.name if own else "",
+            "row": line.row,
+            "kind": line.kind,
+            "numbers": line.label,
+            "n": _plain(line.finished),
+            "expected": _plain(line.expected),
+        }
+        for name, cell in zip(told.spec.metrics, line.cells, strict=True):
+            tests = _tests(told, line.row, name) if own else {}
+            yield {**common, "metric": name, "mean": _plain(cell.value), "std": _plain(cell.deviation), **tests, "marks": _marks(cell)}
+
+
+def _tests(told: Told, row: str, metric: str) -> dict[str, str]:
+    test = told.family.find(row, metric)
+    if test is None or test.main is None:
+        return {}
+    main, conditional = test.main, test.conditional
+    numbers = {"difference": main.difference, "low": main.low, "high": main.high, "p": main.p, "p_adjusted": test.adjusted}
+    shown = {key: _plain(value) for key, value in numbers.items()}
+    return {"reference": told.family.reference or "", **shown, "p_conditional": _plain(conditional.p if conditional else None)}
+
+
+def _plain(value: float | int | None) -> str:
+    """Ten significant digits: the last bits depend on the machine's summation order."""
+    return "" if value is None or isnan(value) else f"{value:.10g}"
+
+
+def _marks(cell: Cell) -> str:
+    return " ".join(mark for mark in (cell.mark, "dagger" if cell.dagger else "") if mark)

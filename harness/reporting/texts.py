@@ -1,0 +1,210 @@
+"""The sentences of a table: title, caption, legend, and the notes that a reader needs to judge its numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from harness.data.catalogue import facts
+from harness.data.schema import Card
+from harness.experiments.papers import Row, TableSpec
+from harness.reporting.collect import Measured, Unit
+from harness.reporting.compare import Family
+from harness.reporting.layout import ABSENT, LOST, UNDEFINED
+from harness.training.contract import methods
+from harness.training.metrics import metrics
+from harness.training.settings import Budget
+
+
+@dataclass(frozen=True)
+class Note:
+    """Items under one heading."""
+
+    heading: str
+    items: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Told:
+    """What all the sentences are made from."""
+
+    spec: TableSpec
+    card: Card
+    budget: Budget
+    measured: Mapping[str, Measured]
+    family: Family
+    resamples: int
+
+    @property
+    def dataset(self) -> str:
+        return self.card.dataset
+
+    @property
+    def seeds(self) -> list[int]:
+        """All seeds of the plan, in its order."""
+        return list(dict.fromkeys(unit.seed for row in self.measured.values() for unit in row.expected))
+
+
+def title(told: Told) -> str:
+    return f"{told.spec.title}: {told.card.title}{' (SIMULATED DATA)' if told.card.simulated else ''}"
+
+
+def caption(told: Told) -> str:
+    """What was measured on what, how, and what the marks claim."""
+    return " ".join(part for part in (told.spec.caption, _setting(told), significance(told)) if part)
+
+
+def data_name(card: Card) -> str:
+    """Name and nature of the data, as every format states it."""
+    return f"{card.title} ({'SIMULATED data' if card.simulated else 'real data'}, {card.name})"
+
+
+def legend(told: Told) -> str:
+    """What the signs in the cells mean, said without markup."""
+    cells = f"{ABSENT}: not printed or not run; {LOST}: lost, see notes; {UNDEFINED}: undefined for a run."
+    marks = "Best and second best are marked among published lines and, apart from them, among measured lines with all runs finished."
+    return f"{marks} {cells} † on published lines: the paper's own mark."
+
+
+def significance(told: Told) -> str:
+    """The claim behind † on measured lines: test, adjustment, family; what was left out."""
+    family, spec = told.family, told.spec
+    if not family.tests:
+        return "No tests: " + (family.why if family.reference is None else "there is no other measured row") + "."
+    rows, size = len(family.rows), len(family.tests)
+    return (
+        f"† on measured lines: better than {family.reference}, {_test_name(told)}, "
+        f"Holm-adjusted p < {spec.alpha:g} in a family of {size} tests ({rows} rows × {len(spec.metrics)} metrics)."
+    )
+
+
+def conditional_label(told: Told) -> str:
+    """What the seeds-only test holds for, as printed beside it."""
+    found = next((test.conditional for test in told.family.tests if test.conditional), None)
+    return f"{found.test} over seeds, conditional on {found.conditional_on}" if found else ""
+
+
+def notes(told: Told) -> list[Note]:
+    """All notes that have something to say."""
+    items = {
+        "Data": _data(told),
+        "Effort": _effort(told),
+        "Reference": [f"{told.family.why}."] if told.family.why and told.family.tests else [],
+        "Incomplete rows": _incomplete(told),
+        "Incomplete pairs": _pairs(told),
+        "Tests (A: the row, B: the reference)": _test_notes(told),
+        "Cited only": [f"{row.name}: {_why_cited(row)}." for row in told.spec.rows if row.name not in told.measured],
+        "Lost cells": _lost(told),
+        "Rows": [text for row in told.spec.rows if (text := _row(row))],
+        "Findings": [finding.text for finding in told.spec.findings_on(told.dataset)],
+        "Source": [text for text in (told.spec.citation, told.spec.source) if text],
+    }
+    return [Note(heading, tuple(found)) for heading, lines in items.items() if (found := [line for line in lines if line])]
+
+
+# ---- caption
+
+
+def _setting(told: Told) -> str:
+    runs = f"seeds {_list(told.seeds)}" if told.seeds else "no runs"
+    return (
+        f"Measured on {data_name(told.card)}, {told.spec.protocol} split, budget '{told.budget.name}' ({told.budget.description}), {runs}; "
+        "mean ± sample standard deviation over n finished runs."
+    )
+
+
+def _test_name(told: Told) -> str:
+    """The default test of the design, with what it resamples."""
+    found = max((test.main for test in told.family.tests if test.main), key=lambda main: main.seeds or 0, default=None)
+    if found is None:
+        return "not tested"
+    clustered = f" clustered by {facts(told.dataset).groups_are} ({found.clusters})" if found.clusters else ""
+    over = f" over {found.clips} clips{clustered}" + (f" and {found.seeds} seeds" if found.seeds and found.seeds > 1 else "")
+    draws = f", {told.resamples} resamples" if "bootstrap" in found.test else ""
+    condition = f", conditional on {found.conditional_on}" if found.conditional_on else ""
+    return f"{found.test}{over}{draws}{condition}"
+
+
+# ---- notes
+
+
+def _data(told: Told) -> Iterator[str]:
+    card = told.card
+    if card.simulated:
+        yield (
+            f"{data_name(card)}: no real clip entered the measured lines. Published lines are of the real data; "
+            "the two kinds of line cannot be compared with each other."
+        )
+    inputs = ", ".join(
+        f"{name} {m.dim}-d ({m.shortest} to {m.longest} frames, mean {m.mean_length:.1f})" for name, m in card.modalities.items()
+    )
+    yield f"{data_name(card)}; inputs: {inputs}; read as {card.source.layout}; fingerprint {card.fingerprint[:16]}."
+    groups = facts(told.dataset).groups_are
+    yield "Clips: " + ", ".join(f"{name} {count} of {card.groups.get(name, 0)} {groups}s" for name, count in card.clips.items()) + "."
+    best = ", ".join(f"{name} {value:.3f}" for name, value in card.best_possible.items())
+    yield f"Best possible test score on this data: {best}." if best else ""
+    yield from (f"{warning.rstrip('.')}." for warning in card.warnings)
+
+
+def _effort(told: Told) -> Iterator[str]:
+    yield f"Budget '{told.budget.name}': {told.budget.description}."
+    if told.seeds and tuple(told.seeds) != told.spec.seeds:
+        yield f"Seeds {_list(told.seeds)}; the table's file asks for {_list(told.spec.seeds)}."
+
+
+def _incomplete(told: Told) -> Iterator[str]:
+    for row in told.measured.values():
+        if row.faults:
+            yield f"{row.name}: {row.finished} of {len(row.expected)} runs finished, no marks; {'; '.join(_reasons(row))}."
+
+
+def _reasons(row: Measured) -> Iterator[str]:
+    """The reasons, each with the runs it stopped."""
+    by_reason: dict[str, list[Unit]] = {}
+    for unit, reason in row.faults.items():
+        by_reason.setdefault(reason.rstrip("."), []).append(unit)
+    yield from (f"{_list(units)}: {reason}" for reason, units in by_reason.items())
+
+
+def _pairs(told: Told) -> list[str]:
+    lines = (
+        f"{test.row} against {told.family.reference}: {test.pairs} of {test.expected} pairs of runs"
+        for test in told.family.tests
+        if test.pairs < test.expected
+    )
+    return [f"{line}." for line in dict.fromkeys(lines)]
+
+
+def _test_notes(told: Told) -> Iterator[str]:
+    """What the tests say of themselves; rows without any pair are told elsewhere."""
+    for test in told.family.tests:
+        if test.main is not None and test.main.note:
+            yield f"{test.row}, {metrics[test.metric].label}: {test.main.note}."
+
+
+def _why_cited(row: Row) -> str:
+    if row.method is None:
+        return "the table names no method for it"
+    return "not part of this run" if row.method in methods else f"no method called '{row.method}' is registered"
+
+
+def _lost(told: Told) -> Iterator[str]:
+    for hole in told.spec.holes_in(told.dataset):
+        yield f"{_list(hole.rows)}, {_list([metrics[name].label for name in hole.metrics])}: {hole.reason}."
+
+
+def _row(row: Row) -> str:
+    settings = ", ".join(f"{key} = {value}" for key, value in row.config.items())
+    parts = (
+        row.citation,
+        f"printed '{row.printed}'" if row.printed else "",
+        row.notes,
+        f"modalities {_list(row.modalities)}" if row.modalities else "",
+        f"settings {settings}" if settings else "",
+    )
+    said = "; ".join(part for part in parts if part)
+    return f"{row.name}: {said}." if said else ""
+
+
+def _list(values: Sequence[object]) -> str:
+    return ", ".join(map(str, values))

@@ -1,0 +1,60 @@
+"""A small method in a file of its own, as a user would write one; its settings make it fail, die or dawdle on purpose."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+import torch
+from pydantic import Field
+from torch import nn
+
+from harness.training import Batch, Inputs, LossWeights, Method, MethodConfig, Output, Task, Training, register_method
+
+
+class Weights(LossWeights):
+    size: float = Field(0.01, ge=0, description="mean square of the hidden layer")
+
+
+@register_method("toy")
+class Toy(Method):
+    """Mean of every modality, one hidden layer with dropout."""
+
+    class Config(MethodConfig):
+        hidden: int = Field(8, ge=1, description="width of the hidden layer")
+        dropout: float = Field(0.3, ge=0, lt=1, description="dropout on the hidden layer")
+        trouble: str = Field("", description="nan, crash, die, die_once:PATH or hang, in training")
+        pause: float = Field(0.0, ge=0, description="seconds to wait in every training batch")
+        weights: Weights = Weights()
+        training: Training = Training(batch_size=16, max_epochs=6, patience=6)
+
+    def __init__(self, inputs: Inputs, task: Task, config: Config) -> None:
+        super().__init__(inputs, task, config)
+        self.config = config
+        self.modalities = inputs.modalities
+        self.hidden = nn.Linear(sum(inputs.dims.values()), config.hidden)
+        self.dropout = nn.Dropout(config.dropout)
+        self.out = nn.Linear(config.hidden, task.outputs)
+        self.classes = task.kind == "classification"
+
+    def forward(self, batch: Batch) -> Output:
+        if self.training:
+            self._make_trouble()
+        hidden = self.dropout(torch.tanh(self.hidden(torch.cat([batch.mean(name) for name in self.modalities], 1))))  # (B, hidden)
+        prediction = self.out(hidden)  # (B, outputs)
+        if self.config.trouble == "nan":
+            prediction = prediction * float("nan")
+        return Output(prediction if self.classes else prediction.squeeze(1), losses={"size": hidden.square().mean()})
+
+    def _make_trouble(self) -> None:
+        time.sleep(self.config.pause)
+        kind, _, path = self.config.trouble.partition(":")
+        if kind == "crash":
+            raise RuntimeError("a fault in the method")
+        if kind == "hang":
+            time.sleep(3600)
+        if kind == "die" or (kind == "die_once" and not os.path.exists(path)):
+            if path:
+                open(path, "w").close()
+            os.kill(os.getpid(), signal.SIGKILL)
