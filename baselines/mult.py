@@ -53,7 +53,7 @@ class MulT(Method):
         causal: bool = Field(True, description="a step looks at no later one")
         positions: bool = Field(True, description="add sinusoidal positions (MMSA does not)")
         training: Training = Training(
-            batch_size=16, accumulate=8, learning_rate=2e-3, clip_value=0.6, schedule="plateau", plateau_patience=5, plateau_factor=0.1
+            batch_size=16, accumulate=8, learning_rate=2e-3, clip_value=0.6, schedule="plateau", plateau_patience=5
         )
 
         @model_validator(mode="after")
@@ -72,9 +72,14 @@ class MulT(Method):
             "memory_dropout": 0.4,
             "text_dropout": 0.3,
             "embedding_dropout": 0.0,
-            "training": Training(
-                batch_size=4, accumulate=8, learning_rate=5e-4, clip_value=0.6, schedule="plateau", plateau_patience=20
-            ).model_dump(),
+            "training": {
+                "batch_size": 4,
+                "accumulate": 8,
+                "learning_rate": 5e-4,
+                "clip_value": 0.6,
+                "schedule": "plateau",
+                "plateau_patience": 20,
+            },
         },
     }
     reference = "Tsai et al. 2019, Multimodal Transformer for Unaligned Multimodal Language Sequences, ACL"
@@ -91,9 +96,7 @@ class MulT(Method):
                 for target, source in self._pairs()
             }
         )
-        self.memory = nn.ModuleDict(
-            {name: self._encoder(memory, max(config.layers, 3), config.memory_dropout) for name in self.modalities}
-        )
+        self.memory = nn.ModuleDict({name: self._encoder(memory, max(config.layers, 3), config.memory_dropout) for name in self.modalities})
         self.residual = nn.Sequential(nn.Linear(fused, fused), nn.ReLU(), Dropout(config.output_dropout), nn.Linear(fused, fused))
         self.out = nn.Linear(fused, task.outputs)
 

@@ -74,7 +74,17 @@ def test_binned_accuracies_agree_with_pythons_own_rounding(pair, which):
 
 @pytest.mark.parametrize(
     ("prediction", "truth", "hit"),
-    [(0.5, 0.0, 1), (0.5, 1.0, 0), (1.5, 2.0, 1), (2.5, 2.0, 1), (-0.5, 0.0, 1), (-2.5, -2.0, 1), (3.6, 3.0, 1), (-9.0, -3.0, 1), (2.4, 2.5, 1)],
+    [
+        (0.5, 0.0, 1),
+        (0.5, 1.0, 0),
+        (1.5, 2.0, 1),
+        (2.5, 2.0, 1),
+        (-0.5, 0.0, 1),
+        (-2.5, -2.0, 1),
+        (3.6, 3.0, 1),
+        (-9.0, -3.0, 1),
+        (2.4, 2.5, 1),
+    ],
 )
 def test_acc7_clips_and_rounds_half_to_even_on_both_sides(prediction, truth, hit):
     assert metrics["acc7"].score([prediction], [truth]) == hit
@@ -202,7 +212,9 @@ def test_a_leading_axis_holds_systems(name):
 
 def test_a_leading_axis_holds_systems_of_scores():
     truth, systems = np.arange(12) % 3, rng().normal(size=(4, 12, 3))
-    np.testing.assert_allclose(metrics["uar"].scores(systems, truth), [metrics["uar"].score(system, truth) for system in systems], atol=1e-14)
+    np.testing.assert_allclose(
+        metrics["uar"].scores(systems, truth), [metrics["uar"].score(system, truth) for system in systems], atol=1e-14
+    )
 
 
 @pytest.mark.parametrize("name", [name for name in INTENSITY + CLASSES if metrics[name].counts_hits])
@@ -246,7 +258,9 @@ def test_a_truth_per_system_is_refused(name):
         metrics[name].score(np.zeros((2, 3)), np.zeros((2, 3)))
 
 
-@pytest.mark.parametrize(("prediction", "truth", "message"), [([0, -1], [0, 1], "-1"), ([0, 1], [0, 1.5], "1.5"), ([[0.1, 0.9]], [2], "label 2")])
+@pytest.mark.parametrize(
+    ("prediction", "truth", "message"), [([0, -1], [0, 1], "-1"), ([0, 1], [0, 1.5], "1.5"), ([[0.1, 0.9]], [2], "label 2")]
+)
 def test_what_is_no_class_is_refused(prediction, truth, message):
     with pytest.raises(DataError, match=message):
         metrics["accuracy"].score(prediction, truth)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -261,7 +262,6 @@ def test_videos_share_a_part_of_their_sentiment() -> None:
     correlation = (between - within) / (between + (effective - 1) * within)
     # standard error of an intraclass correlation of .27 from 1040 videos of about 25 clips: .27 * sqrt(2 / 1040) = .012
     assert correlation == pytest.approx(spec.video_correlation, abs=4 * 0.012)
-    assert drawn.z[train].mean() == pytest.approx(0, abs=1e-3) and drawn.z[train].std() == pytest.approx(1, abs=1e-3)  # stratified
 
 
 def grown(spec: Simulated, factor: int) -> Simulated:
@@ -277,7 +277,10 @@ def test_labels_are_the_map_of_the_sentiment() -> None:
     label = spec.label_map()
     drawn = draw(spec.model_copy(update={"modalities": {}}), label, 0, "mosi")
     np.testing.assert_array_equal(label(drawn.z), drawn.clips["label"])
-    assert np.isfinite(drawn.z).all() and len(np.unique(drawn.z)) == len(drawn.z)
+    train = drawn.z[rows(drawn, "train")]
+    assert len(np.unique(drawn.z)) == len(drawn.z)
+    # one draw in each of n equal strata: only the two outermost, where z varies by about .4, can move the mean at all
+    assert train.mean() == pytest.approx(0, abs=4 * 2**0.5 * 0.4 / len(train)) and train.std() == pytest.approx(1, abs=0.01)
 
 
 # --- the ideal predictor ---
@@ -291,7 +294,7 @@ def test_label_probabilities_are_those_of_bayes_rule_on_a_fine_grid() -> None:
     step = np.searchsorted(label.steps, z, side="right")
     density = np.exp(-(((z - mean[:, None]) / std[:, None]) ** 2) / 2) * (prior / label.shares)[step]
     expected = np.stack([density[:, step == k].sum(1) for k in range(4)], axis=1)
-    found = label.masses(mean, std, prior)
+    found = label.shifted(label.probabilities(mean, std), prior)
     # the grid's cells straddle the steps: an error of at most one cell's mass, 1e-4 / (std sqrt(2 pi))
     np.testing.assert_allclose(found / found.sum(1, keepdims=True), expected / expected.sum(1, keepdims=True), atol=3e-4)
 
@@ -321,13 +324,18 @@ def test_no_answer_is_better_than_the_ideal_one(chance: np.ndarray, answer: np.n
 
 @pytest.mark.parametrize("std", [0.2, 0.5, 0.9])
 def test_population_scores_equal_the_closed_form_for_the_sign_of_z(std: float) -> None:
-    """P(sign z = sign m) = 1/2 + arcsin(r) / pi with r = corr(z, m), Sheppard's formula; corr is from E sign z sign z' = 2/pi arcsin r^2."""
+    """Sheppard's formula: P(sign z = sign m) = 1/2 + arcsin(r) / pi with r = corr(z, m).
+
+    And where z and z' are independent given m, E sign(z) sign(z') = 2 / pi arcsin(r^2).
+    """
     squared = 1 - std**2
     right = 0.5 + np.arcsin(squared**0.5) / np.pi
     found = population_scores(LabelMap.of(np.array([-1, 1])), np.array([0.5, 0.5]), np.full(3, std))
-    assert found["acc2_nonneg"] == pytest.approx(right, abs=1e-5)  # the trapezoid rule's error at the kink
-    assert found["mae"] == pytest.approx(2 * (1 - right), abs=2e-5)
-    assert found["corr"] == pytest.approx((2 / np.pi * np.arcsin(squared)) ** 0.5, abs=1e-5)
+    # the trapezoid rule errs at the kink m = 0: step^2 / 12 times the change of slope, 2 r phi(0) / std, times the density
+    kink = 0.014**2 / 12 * 2 * (squared**0.5 * 0.4 / std) * 0.4
+    assert found["acc2_nonneg"] == pytest.approx(right, abs=1.1 * kink)
+    assert found["mae"] == pytest.approx(2 * (1 - right), abs=2.2 * kink)
+    assert found["corr"] == pytest.approx((2 / np.pi * np.arcsin(squared)) ** 0.5, abs=1e-9)
 
 
 def standard_errors(scores: dict[str, float], labels: np.ndarray) -> dict[str, float]:
@@ -342,7 +350,7 @@ def standard_errors(scores: dict[str, float], labels: np.ndarray) -> dict[str, f
 
 @pytest.mark.parametrize("modalities", [("text", "audio", "vision"), ("text",), ("audio",)])
 def test_the_card_states_the_population_value_within_four_standard_errors(modalities: tuple[str, ...]) -> None:
-    dataset = simulate(facts("mosi"), sizes={"test": 20000}, dims={"text": 6, "audio": 2, "vision": 2}, modalities=modalities)
+    dataset = simulate(facts("mosi"), sizes={"test": 10000}, dims={"text": 6, "audio": 2, "vision": 2}, modalities=modalities)
     spec, test = spec_of("mosi"), rows(dataset, "test")
     labels, lengths = labels_of(dataset, "test"), dataset.features[modalities[0]].lengths.numpy()[test]
     label = spec.label_map()
@@ -354,7 +362,7 @@ def test_the_card_states_the_population_value_within_four_standard_errors(modali
 
 @pytest.mark.parametrize("name", ["mosi", "mosei"])
 def test_another_modality_never_hurts_in_the_population(name: str) -> None:
-    table = population_table(name)
+    table = population_table(name, False)
     for more in table:
         for fewer in (subset for subset in table if set(subset) < set(more)):
             assert table[more]["mae"] < table[fewer]["mae"]
@@ -367,7 +375,8 @@ def typical_lengths(length: Length) -> np.ndarray:
     return np.clip(np.rint(np.exp(length.log_mean + length.log_std * quantiles)), 1, length.longest)
 
 
-def population_table(name: str, *, learned: bool = False) -> dict[tuple[str, ...], dict[str, float]]:
+@cache
+def population_table(name: str, learned: bool) -> dict[tuple[str, ...], dict[str, float]]:
     """Ideal test scores by set of modalities; ``learned``: of the predictor that believes in the training split's labels."""
     known = facts(name)
     spec, lengths = spec_of(name), typical_lengths(spec_of(name).length)
@@ -378,18 +387,18 @@ def population_table(name: str, *, learned: bool = False) -> dict[tuple[str, ...
     return {s: population_scores(label, label.histogram(test), spec.uncertainty(lengths, s), prior) for s in subsets}
 
 
-@pytest.mark.parametrize("name", ["mosi", "mosei"])
-@pytest.mark.parametrize("learned", [False, True])
+@pytest.mark.parametrize(("name", "learned"), [("mosi", False), ("mosi", True), ("mosei", False)])
 def test_the_document_states_these_scores(name: str, learned: bool) -> None:
     heading = f"{facts(name).title}, {'learned from training' if learned else 'best possible'}"
-    lines = DOCUMENT.read_text(encoding="utf-8").split(f"**{heading}**")[1].split("**")[0].splitlines()
+    lines = DOCUMENT.read_text(encoding="utf-8").split(f"**{heading}**")[1].split("**")[0].split("##")[0].splitlines()
     stated = {
         cells[0]: [float(cell) for cell in cells[1:]]
         for line in lines
         if (cells := [c.strip() for c in line.strip("|").split("|")])[1:] and cells[1][:1].isdigit()
     }
-    expected = {" + ".join(s): [round(scores[m], 3) for m in METRICS] for s, scores in population_table(name, learned=learned).items()}
-    assert stated == expected
+    expected = {" + ".join(s): [scores[m] for m in METRICS] for s, scores in population_table(name, learned).items()}
+    assert list(stated) == list(expected)
+    np.testing.assert_allclose(list(stated.values()), list(expected.values()), atol=5.1e-4)  # three decimals are printed
 
 
 # --- learning ---

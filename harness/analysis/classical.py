@@ -2,7 +2,7 @@
 
 These see a test set as fixed: seeds of one split share all its clips, so a claim made from seeds alone holds for
 that very test set. Of equal systems whose errors on a clip repeat from seed to seed, the paired t-test over five seeds
-calls 20-60 %, and up to 90 %, different (simulated). Only ``corrected_t`` allows for what its runs have in common.
+calls 20-70 %, at worst 90 %, different (simulated). Only ``corrected_t`` allows for what its runs have in common.
 """
 
 from __future__ import annotations
@@ -124,8 +124,8 @@ def wilcoxon(values_a: ArrayLike, values_b: ArrayLike, *, metric: str = "") -> C
 def holm(p_values: Sequence[float]) -> list[float]:
     """Holm's adjusted p-values of one family of tests, in the given order (Holm 1979).
 
-    NaN (a test that could not be made) stays NaN and does not count towards the family. Raises ``DataError`` for
-    values outside [0, 1].
+    NaN (a test that could not be made) stays NaN but counts towards the family, whose size was declared beforehand.
+    Raises ``DataError`` for values outside [0, 1].
     """
     p = np.asarray(p_values, dtype=np.float64)
     made = np.flatnonzero(~np.isnan(p))
@@ -133,5 +133,5 @@ def holm(p_values: Sequence[float]) -> list[float]:
         raise DataError(f"p-values outside [0, 1]: {sorted(p[made])}")
     order = made[np.argsort(p[made], kind="stable")]
     adjusted = np.full(len(p), nan)
-    adjusted[order] = np.maximum.accumulate(np.minimum(1.0, (len(order) - np.arange(len(order))) * p[order]))
+    adjusted[order] = np.maximum.accumulate(np.minimum(1.0, (len(p) - np.arange(len(order))) * p[order]))
     return [float(value) for value in adjusted]

@@ -22,16 +22,17 @@ def import_(name: str, files: Sequence[Path], variant: str | None, text_encoder:
         name, list(files), variant=variant, root=root, text_encoder=text_encoder, features=dict(map(_feature, features))
     )
     console = Console()
-    console.print(card_text(dataset.card), highlight=False, markup=False)
+    console.print(card_text(dataset.card), highlight=False, markup=False, soft_wrap=True)
     console.print(
         f"Stored as {root / dataset.card.name}. Use it: harness reproduce {dataset.card.dataset} --data {dataset.card.name}",
         highlight=False,
+        soft_wrap=True,
     )
 
 
 def show(name: str) -> None:
     """Print the card of a stored data set, or of the simulated stand-in where none was imported."""
-    Console().print(card_text(open_dataset(name, store.data_root()).card), highlight=False, markup=False)
+    Console().print(card_text(open_dataset(name, store.data_root()).card), highlight=False, markup=False, soft_wrap=True)
 
 
 def listing() -> None:
@@ -40,7 +41,9 @@ def listing() -> None:
     for name in known():
         mine = [entry for entry in stored if entry.partition("@")[0] == name]
         console.print(
-            f"{name:12} {facts(name).title:12} stored: {', '.join(mine) or 'nothing; a simulated one stands in'}", highlight=False
+            f"{name:12} {facts(name).title:12} stored: {', '.join(mine) or 'nothing; a simulated one stands in'}",
+            highlight=False,
+            soft_wrap=True,
         )
 
 

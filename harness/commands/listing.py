@@ -24,22 +24,22 @@ def _methods(verbose: bool) -> None:
     console = Console()
     for name in methods:
         method = methods[name]
-        console.print(f"{name:12} {_first_line(method)}", highlight=False, markup=False)
+        console.print(f"{name:12} {_first_line(method)}", highlight=False, markup=False, soft_wrap=True)
         if verbose:
             _settings(method, console)
     for module, why in methods.broken.items():
-        console.print(f"! {module} could not be imported: {why}", style="yellow", highlight=False, markup=False)
+        console.print(f"! {module} could not be imported: {why}", style="yellow", highlight=False, markup=False, soft_wrap=True)
 
 
 def _settings(method: type[Method], console: Console) -> None:
     for key, value in flatten(method.Config().model_dump(mode="json")):
-        console.print(f"    --set {key}={value}", highlight=False, markup=False)
-    console.print(f"    presets: {', '.join(method.presets) or 'none'}", highlight=False)
+        console.print(f"    --set {key}={value}", highlight=False, markup=False, soft_wrap=True)
+    console.print(f"    presets: {', '.join(method.presets) or 'none'}", highlight=False, soft_wrap=True)
 
 
 def _tables(verbose: bool) -> None:
     for spec in (papers.load(*place) for place in papers.items()):
-        Console().print(f"{spec.name:12} {spec.title} ({', '.join(spec.datasets)})", highlight=False, markup=False)
+        Console().print(f"{spec.name:12} {spec.title} ({', '.join(spec.datasets)})", highlight=False, markup=False, soft_wrap=True)
 
 
 def _first_line(method: type[Method]) -> str:

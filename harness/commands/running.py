@@ -63,7 +63,7 @@ def reproduce(target: str, data: str, effort: Effort, seeds: str, running: Runni
         outcome = _execute(interleaved(table.plan), f"{table.spec.name} {table.card.name}", workspace, running, console)
         failed |= bool(outcome.failed)
         _render(table, effort, workspace, console)
-        console.print(summary.closing(outcome, workspace), highlight=False)
+        console.print(summary.closing(outcome, workspace), highlight=False, soft_wrap=True)
     if failed:
         raise SystemExit(1)
 
@@ -86,11 +86,11 @@ def run(method: str, dataset: str, settings: Sequence[str], effort: Effort, seed
     trials = method_trials(name, card, effort, dict(map(_setting, settings)), effort.seeds)
     if why:
         for trial in trials:
-            console.print(f"{trial.label} [{trial.key}]: {_why(trial, workspace.store)}", highlight=False, markup=False)
+            console.print(f"{trial.label} [{trial.key}]: {_why(trial, workspace.store)}", highlight=False, markup=False, soft_wrap=True)
         return
     outcome = _execute(trials, f"run {card.name}", workspace, running, console, plugin)
-    console.print(summary.scores(trials, workspace.store), highlight=False, markup=False)
-    console.print(summary.closing(outcome, workspace), highlight=False)
+    console.print(summary.scores(trials, workspace.store), highlight=False, markup=False, soft_wrap=True)
+    console.print(summary.closing(outcome, workspace), highlight=False, soft_wrap=True)
     if outcome.failed:
         raise SystemExit(1)
 
@@ -100,7 +100,7 @@ def track() -> None:
     workspace = Workspace.default()
     with workspace.writing():
         done, problems = tracking.publish_pending(workspace)
-    Console().print(f"{done} records published to {workspace.tracking_uri}", highlight=False)
+    Console().print(f"{done} records published to {workspace.tracking_uri}", highlight=False, soft_wrap=True)
     if problems:
         raise HarnessError(
             f"MLflow at {workspace.tracking_uri} refused: {'; '.join(problems)}", "Start the server and type `harness track` again."
@@ -114,7 +114,11 @@ def _tables(target: str, data: str, effort: Effort, console: Console) -> list[_T
         for dataset in _chosen(datasets, data, spec.name):
             card = open_dataset(dataset, data_root()).card
             if card.simulated:
-                console.print(f"No import of {card.dataset} is used: [bold]{card.name} is SIMULATED[/bold] data.", highlight=False)
+                console.print(
+                    f"The inputs are [bold]SIMULATED[/bold] ({card.name}): no number below says anything about real clips.",
+                    highlight=False,
+                    soft_wrap=True,
+                )
             found.append(_Table(spec, card, plan_table(spec, card, effort)))
     return found
 
@@ -135,7 +139,7 @@ def _execute(
     options = runner.Options(data_root().resolve(), running.checkpoint_seconds, running.retry_failed, plugin)
     waiting = runner.outstanding(trials, workspace.store, running.retry_failed)
     total = len({trial.key for trial in trials})
-    console.print(f"{experiment}: {total} trials, {total - len(waiting)} of them done before", highlight=False)
+    console.print(f"{experiment}: {total} trials, {total - len(waiting)} of them done before", highlight=False, soft_wrap=True)
     with Progress(waiting, total, running.count(), console) as progress:
         return runner.run(trials, workspace, running.executor(), tracking.Tracker(workspace, experiment), options, progress)
 

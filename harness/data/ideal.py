@@ -44,18 +44,20 @@ class LabelMap:
         place = np.abs(np.asarray(labels, dtype=np.float64)[:, None] - self.values).argmin(1)  # labels may be rounded to float32
         return np.bincount(place, minlength=len(self.values)) / len(place)
 
-    def masses(self, mean: Floats, std: Floats, prior: Floats) -> Floats:
-        """P(label = value_k, features) / p0(features) where z ~ N(mean, std^2) (N,), (N,) under N(0, 1): (N, K).
-
-        p0 is the features' density where labels have the map's own shares; here they have ``prior`` (K,) instead, and a
-        clip's features depend on its label as ever. The row sums say how much more often such features then occur.
-        """
+    def probabilities(self, mean: Floats, std: Floats) -> Floats:
+        """P(label = value_k) where z ~ N(mean, std^2), (N,), (N,): (N, K)."""
         steps = np.concatenate([[-np.inf], self.steps, [np.inf]])
         edges = (steps - mean[:, None]) / std[:, None]
         low, high = edges[:, :-1], edges[:, 1:]
         above = low > 0  # there the difference is taken between the small upper tails, which keep their digits
-        inside = ndtr(np.where(above, -low, high)) - ndtr(np.where(above, -high, low))
-        return np.asarray(inside * (prior / self.shares), dtype=np.float64)
+        return np.asarray(ndtr(np.where(above, -low, high)) - ndtr(np.where(above, -high, low)), dtype=np.float64)
+
+    def shifted(self, chance: Floats, prior: Floats) -> Floats:
+        """``chance`` (N, K) of clips whose labels occur with the shares ``prior`` (K,) instead of the map's own (Bayes' rule).
+
+        A clip's features depend on its sentiment as ever. Row sums say how much more often such features then occur.
+        """
+        return chance * (prior / self.shares)
 
 
 def ideal_scores(label: LabelMap, truth: Floats, mean: Floats, std: Floats, prior: Floats | None = None) -> dict[str, float]:
@@ -66,9 +68,9 @@ def ideal_scores(label: LabelMap, truth: Floats, mean: Floats, std: Floats, prio
     accuracy the most probable class (of the two signs where zeros are dropped). A score that these labels do not define,
     such as corr where all are equal, is left out.
     """
-    masses = label.masses(mean, std, label.histogram(truth) if prior is None else prior)
+    chance = label.shifted(label.probabilities(mean, std), label.histogram(truth) if prior is None else prior)
     happened = np.abs(truth[:, None] - label.values).argmin(1)[:, None] == np.arange(len(label.values))
-    return _scores(label.values, masses / masses.sum(1, keepdims=True), happened / len(truth))
+    return _scores(label.values, chance, happened / len(truth))
 
 
 def population_scores(label: LabelMap, shares: Floats, std: Floats, prior: Floats | None = None) -> dict[str, float]:
@@ -83,12 +85,14 @@ def population_scores(label: LabelMap, shares: Floats, std: Floats, prior: Float
     density = np.exp(-(grid**2) / 2)
     weight = np.outer(often / often.sum(), density / density.sum()).ravel()
     mean, deviation = np.outer(np.sqrt(1 - distinct**2), grid).ravel(), np.repeat(distinct, len(grid))
-    believed = label.masses(mean, deviation, shares if prior is None else prior)
-    return _scores(label.values, believed / believed.sum(1, keepdims=True), label.masses(mean, deviation, shares) * weight[:, None])
+    chance = label.probabilities(mean, deviation)
+    truth = label.shifted(chance, shares)
+    return _scores(label.values, truth if prior is None else label.shifted(chance, prior), truth * weight[:, None])
 
 
 def _scores(values: Floats, chance: Floats, truth: Floats) -> dict[str, float]:
-    """Scores of the predictors that believe ``chance`` (N, K) where clip and label value have the joint mass ``truth`` (N, K)."""
+    """Scores of who believes in ``chance`` (N, K; rows in any unit) where clip and label have the joint mass ``truth`` (N, K)."""
+    chance = chance / chance.sum(1, keepdims=True)
     median = values[np.minimum((chance.cumsum(1) < 0.5).sum(1), len(values) - 1)]
     median = values[np.minimum((chance.cumsum(1) < 0.5).sum(1), len(values) - 1)]
     expected = chance @ values
@@ -103,7 +107,8 @@ def _scores(values: Floats, chance: Floats, truth: Floats) -> dict[str, float]:
 
 
 def _accuracy(chance: Floats, truth: Floats, classes: list[NDArray[np.bool_]]) -> float:
-    believed, actual = (np.stack([mass[:, members].sum(1) for members in classes], axis=1) for mass in (chance, truth))
+    members = np.stack(classes, axis=1).astype(np.float64)  # (K, classes)
+    believed, actual = chance @ members, truth @ members
     counted = actual.sum()
     return float(actual[np.arange(len(actual)), believed.argmax(1)].sum() / counted) if counted else float("nan")
 

@@ -36,7 +36,7 @@ Ints = NDArray[np.int64]
 
 HIGH = 3.0  # labels lie in [-3, 3]
 LEVELS = 9  # the seven bins of acc7, with the middle one cut into negative, exactly zero and positive
-CHUNK = 512  # frames that are filled at a time: they stay in the processor's cache
+CHUNK = 128  # frames that are filled at a time: they stay in the processor's cache
 
 
 class Length(Frozen):
@@ -313,11 +313,12 @@ def _features(channel: Channel, world: World, z: Floats, lengths: Ints, video: I
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     factors = _factors(channel, len(world.directions) - 1, z, lengths, video, rng)
     values = np.empty((offsets[-1], channel.dim), dtype=np.float32)
+    product = np.empty((CHUNK, channel.dim), dtype=np.float32)
     for start in range(0, len(values), CHUNK):
         part = values[start : start + CHUNK]
         rng.standard_normal(out=part, dtype=np.float32)
         for factor, direction in zip(factors, world.directions, strict=True):
-            part += factor[start : start + CHUNK, None] * direction
+            part += np.multiply(factor[start : start + CHUNK, None], direction, out=product[: len(part)])
         part *= world.scale
         part += world.offset
     return Ragged(torch.from_numpy(values), torch.from_numpy(offsets))

@@ -2,8 +2,8 @@
 
 A pickle names functions and calls them. Here every name is looked up in a short list of our own stand-ins for
 NumPy arrays and plain containers; any other name ends the reading. NumPy's own restoring functions are not on the
-list, because they trust the pickle too: a dtype whose state clears its object flag would turn bytes into pointers. A file made for it can still exhaust the stack
-(tuples nested 100,000 deep) and so end the process, but it can run nothing.
+list, because they trust the pickle too: a dtype whose state clears its object flag would turn bytes into pointers.
+A file made for it can still exhaust the stack (tuples nested 100,000 deep) and end the process; it runs nothing.
 """
 
 from __future__ import annotations

@@ -100,10 +100,10 @@ def _publish_one(tracker: Tracker, store: RecordStore, entry: Pending, path: Pat
 def _client(uri: str) -> MlflowClient:
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
-    logging.getLogger("alembic").setLevel(logging.WARNING)
-    logging.getLogger("mlflow").setLevel(logging.ERROR)
     from mlflow import MlflowClient
 
+    for name in ("alembic", "mlflow", "mlflow.store.db.utils", "urllib3.connectionpool"):  # after the import, which sets levels of its own
+        logging.getLogger(name).setLevel(logging.ERROR)
     return MlflowClient(tracking_uri=uri)
 
 

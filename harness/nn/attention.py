@@ -80,7 +80,7 @@ class Attention(nn.Module):
         return F.linear(query, weight[:width], bias[:width]), *pair.chunk(2, dim=-1)
 
     def _split(self, x: Tensor) -> Tensor:
-        return x.unflatten(2, (self.heads, -1)).transpose(1, 2)
+        return x.view(*x.shape[:2], self.heads, -1).transpose(1, 2)
 
     def _mix(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
         """q (B, heads, Tq, D), k and v (B, heads, Tk, D) -> (B, heads, Tq, D)."""

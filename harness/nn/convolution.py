@@ -20,4 +20,4 @@ class TimeConv(nn.Module):
         self.pad = ((kernel - 1) // 2, kernel // 2)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv(F.pad(x.transpose(1, 2), self.pad)).transpose(1, 2)
+        return self.conv(F.pad(x.transpose(1, 2), self.pad)).transpose(1, 2)  # type: ignore[no-any-return]

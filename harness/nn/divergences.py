@@ -27,7 +27,8 @@ def cmd(x: Tensor, y: Tensor, moments: int = 5, low: float = 0.0, high: float = 
     """
     difference = central_moments(x, moments) - central_moments(y, moments)
     order = torch.arange(1, moments + 1, device=x.device)
-    return (torch.linalg.vector_norm(difference, dim=1) / (high - low) ** order).sum()
+    distances: Tensor = torch.linalg.vector_norm(difference, dim=1) / (high - low) ** order
+    return distances.sum()
 
 
 def orthogonality(x: Tensor, y: Tensor) -> Tensor:
@@ -40,4 +41,5 @@ def orthogonality(x: Tensor, y: Tensor) -> Tensor:
 
 def _unit_rows(x: Tensor) -> Tensor:
     centred = x - x.mean(0)
-    return centred / (torch.linalg.vector_norm(centred, dim=1, keepdim=True).detach() + EPSILON)
+    length: Tensor = torch.linalg.vector_norm(centred, dim=1, keepdim=True)
+    return centred / (length.detach() + EPSILON)

@@ -54,4 +54,4 @@ class BiLSTM(nn.Module):
     def orthogonal(self) -> None:
         """Start from orthogonal hidden-to-hidden weights."""
         for lstm in (self.ahead, self.back):
-            nn.init.orthogonal_(lstm.weight_hh_l0)
+            nn.init.orthogonal_(lstm.get_parameter("weight_hh_l0"))

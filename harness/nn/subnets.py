@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -52,3 +54,27 @@ class TextSubNet(nn.Module):
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
         return self.out(self.drop(self.lstm(x, lengths)))  # type: ignore[no-any-return]
+
+
+class Utterances(nn.Module):
+    """One vector per clip and modality: ``TextSubNet`` on text, ``SubNet`` on the mean over real frames of the others.
+
+    ``dims``, ``hidden`` and ``dropout`` are by modality; ``widths`` says how wide each vector is.
+    """
+
+    def __init__(self, dims: Mapping[str, int], hidden: Mapping[str, int], text_out: int, dropout: Mapping[str, float]) -> None:
+        super().__init__()
+        self.widths = {name: text_out if name == "text" else hidden[name] for name in dims}
+        self.nets = nn.ModuleDict(
+            {
+                name: TextSubNet(dim, hidden[name], text_out, dropout[name]) if name == "text" else SubNet(dim, hidden[name], dropout[name])
+                for name, dim in dims.items()
+            }
+        )
+
+    def forward(self, features: Mapping[str, Tensor], lengths: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Features (B, T, dim), zero at padding, and lengths (B,) by modality -> (B, width) by modality."""
+        return {
+            name: net(features[name], lengths[name]) if name == "text" else net(features[name].sum(1) / lengths[name][:, None])
+            for name, net in self.nets.items()
+        }

@@ -11,7 +11,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from harness.reporting.layout import COMPARISON_HEADS, Cell, Line, comparison_rows, header
-from harness.reporting.texts import Told, caption, conditional_label, data_name, legend, notes, title
+from harness.reporting.texts import Told, caption, conditional_label, data_name, legend, notes, test_name, title
 from harness.training.metrics import metrics
 
 _SPECIAL = str.maketrans(
@@ -21,9 +21,12 @@ _SPECIAL = str.maketrans(
         **{character: f"{{{character}}}" for character in "[]*"},  # after a line break they would be read as its options
         "~": r"\textasciitilde{}",
         "^": r"\textasciicircum{}",
+        "|": r"\textbar{}",
         "<": r"\ensuremath{<}",
         ">": r"\ensuremath{>}",
         "±": r"\ensuremath{\pm}",
+        "≤": r"\ensuremath{\leq}",
+        "≥": r"\ensuremath{\geq}",
         "×": r"\ensuremath{\times}",
         "†": r"\ensuremath{^{\dagger}}",
         "↑": r"\ensuremath{\uparrow}",
@@ -38,7 +41,7 @@ def latex(told: Told, lines: Sequence[Line]) -> str:
     """A table float, the comparisons as a longtable, the notes as comments."""
     return _template().render(
         title=comment(title(told)),
-        caption=escape(f"{told.spec.title}, {data_name(told.card)}. {caption(told)}"),
+        caption=escape(f"{title(told)}. {caption(told)}"),
         label=f"{told.spec.paper}-{told.spec.item}-{told.card.name}".replace("@", "-"),
         heads=["Model", "Numbers", *(escape(header(metrics[name])) for name in told.spec.metrics)],
         blocks=[_block(list(block)) for _, block in groupby(lines, key=lambda line: line.row)],
@@ -91,8 +94,9 @@ def _comparisons(told: Told) -> dict[str, object] | None:
     if not told.family.tests:
         return None
     explained = (
-        f"Rows against {told.family.reference} on {data_name(told.card)}. {caption(told)} "
-        f"Difference: row minus reference, percentages in points; t-test p: {conditional_label(told)}, unadjusted."
+        f"{told.spec.title}: rows against {told.family.reference} on {data_name(told.card)}, budget '{told.budget.name}'. "
+        f"Difference: row minus reference, percentages in points. p: {test_name(told)}; Holm p: adjusted in a family of "
+        f"{len(told.family.tests)} tests; t-test p: {conditional_label(told)}, unadjusted."
     )
     return {
         "caption": escape(explained),

@@ -101,7 +101,7 @@ class Progress:
                 self.clock.saw_epoch(key, seconds, max_epochs)
                 self.running[key].epoch, self.running[key].valid_loss = epoch, valid_loss
             case Warned(key, text):
-                self.console.print(f"[yellow]![/] {self.labels.get(key, key)}: {text}", highlight=False)
+                self.console.print(f"[yellow]![/] {self.labels.get(key, key)}: {text}", highlight=False, soft_wrap=True)
             case Finished() | Failed():
                 self._end(event)
 
@@ -110,13 +110,19 @@ class Progress:
         self.running.pop(event.key, None)
         if isinstance(event, Failed):
             self.failed += 1
-            self.console.print(f"[red]x[/] {self.labels[event.key]}: {event.failure.reason}: {event.failure.message}", highlight=False)
+            self.console.print(
+                f"[red]x[/] {self.labels[event.key]}: {event.failure.reason}: {event.failure.message}", highlight=False, soft_wrap=True
+            )
             return
         self.done += 1
         self.clock.saw_end(event.key, event.runtime.seconds)
         if not self.live:
             score = _first_score(event)
-            self.console.print(f"{self.done}/{self.total} {self.labels[event.key]}: {score} in {event.runtime.seconds:.1f} s{self._eta()}")
+            self.console.print(
+                f"{self.done}/{self.total} {self.labels[event.key]}: {score} in {event.runtime.seconds:.1f} s{self._eta()}",
+                highlight=False,
+                soft_wrap=True,
+            )
 
     def _eta(self) -> str:
         now = time.monotonic()

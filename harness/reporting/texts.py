@@ -15,6 +15,8 @@ from harness.training.contract import methods
 from harness.training.metrics import metrics
 from harness.training.settings import Budget
 
+APART = "Published lines are of real data: they cannot be compared with the measured ones."
+
 
 @dataclass(frozen=True)
 class Note:
@@ -73,9 +75,21 @@ def significance(told: Told) -> str:
         return "No tests: " + (family.why if family.reference is None else "there is no other measured row") + "."
     rows, size = len(family.rows), len(family.tests)
     return (
-        f"† on measured lines: better than {family.reference}, {_test_name(told)}, "
+        f"† on measured lines: better than {family.reference}, {test_name(told)}, "
         f"Holm-adjusted p < {spec.alpha:g} in a family of {size} tests ({rows} rows × {len(spec.metrics)} metrics)."
     )
+
+
+def test_name(told: Told) -> str:
+    """The default test of the design, with what it resamples."""
+    found = max((test.main for test in told.family.tests if test.main), key=lambda main: main.seeds or 0, default=None)
+    if found is None:
+        return "not tested"
+    clustered = f" clustered by {facts(told.dataset).groups_are} ({found.clusters})" if found.clusters else ""
+    over = f" over {found.clips} clips{clustered}" + (f" and {found.seeds} seeds" if found.seeds and found.seeds > 1 else "")
+    draws = f", {told.resamples} resamples" if "bootstrap" in found.test else ""
+    condition = f", conditional on {found.conditional_on}" if found.conditional_on else ""
+    return f"{found.test}{over}{draws}{condition}"
 
 
 def conditional_label(told: Told) -> str:
@@ -89,7 +103,7 @@ def notes(told: Told) -> list[Note]:
     items = {
         "Data": _data(told),
         "Effort": _effort(told),
-        "Reference": [f"{told.family.why}."] if told.family.why and told.family.tests else [],
+        "Reference": [f"{told.family.why[0].upper()}{told.family.why[1:]}."] if told.family.why and told.family.tests else [],
         "Incomplete rows": _incomplete(told),
         "Incomplete pairs": _pairs(told),
         "Tests (A: the row, B: the reference)": _test_notes(told),
@@ -109,20 +123,8 @@ def _setting(told: Told) -> str:
     runs = f"seeds {_list(told.seeds)}" if told.seeds else "no runs"
     return (
         f"Measured on {data_name(told.card)}, {told.spec.protocol} split, budget '{told.budget.name}' ({told.budget.description}), {runs}; "
-        "mean ± sample standard deviation over n finished runs."
+        f"mean ± sample standard deviation over n finished runs.{' ' + APART if told.card.simulated else ''}"
     )
-
-
-def _test_name(told: Told) -> str:
-    """The default test of the design, with what it resamples."""
-    found = max((test.main for test in told.family.tests if test.main), key=lambda main: main.seeds or 0, default=None)
-    if found is None:
-        return "not tested"
-    clustered = f" clustered by {facts(told.dataset).groups_are} ({found.clusters})" if found.clusters else ""
-    over = f" over {found.clips} clips{clustered}" + (f" and {found.seeds} seeds" if found.seeds and found.seeds > 1 else "")
-    draws = f", {told.resamples} resamples" if "bootstrap" in found.test else ""
-    condition = f", conditional on {found.conditional_on}" if found.conditional_on else ""
-    return f"{found.test}{over}{draws}{condition}"
 
 
 # ---- notes
@@ -131,10 +133,7 @@ def _test_name(told: Told) -> str:
 def _data(told: Told) -> Iterator[str]:
     card = told.card
     if card.simulated:
-        yield (
-            f"{data_name(card)}: no real clip entered the measured lines. Published lines are of the real data; "
-            "the two kinds of line cannot be compared with each other."
-        )
+        yield f"{data_name(card)}: no real clip entered the measured lines. {APART}"
     inputs = ", ".join(
         f"{name} {m.dim}-d ({m.shortest} to {m.longest} frames, mean {m.mean_length:.1f})" for name, m in card.modalities.items()
     )
@@ -190,7 +189,7 @@ def _why_cited(row: Row) -> str:
 
 def _lost(told: Told) -> Iterator[str]:
     for hole in told.spec.holes_in(told.dataset):
-        yield f"{_list(hole.rows)}, {_list([metrics[name].label for name in hole.metrics])}: {hole.reason}."
+        yield f"{_list(hole.rows)}, {_list([metrics[name].label for name in hole.metrics])}: {hole.reason}; marks leave these cells out."
 
 
 def _row(row: Row) -> str:

@@ -77,7 +77,7 @@ def _load(where: ArrayFile, keys: Sequence[str]) -> dict[str, np.ndarray]:
     if not where.path.is_file():
         raise DataError(f"{where.path} is not there", "Give feature arrays as FILE.npz:KEY.")
     try:
-        with np.load(where.path, allow_pickle=False) as archive:
+        with open(where.path, "rb") as file, np.load(file, allow_pickle=False) as archive:  # np.load leaves a broken file open
             return {key: archive[key] for key in keys if key in archive.files}
     except Exception as error:  # a damaged archive fails in the zip, the header or the array, each in its own way
         raise DataError(

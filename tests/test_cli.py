@@ -1,0 +1,192 @@
+"""The command line as a user meets it: names, mistakes, faults, and never a traceback."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kit import TOY, stored
+
+from harness.cli import main
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the tiny data set, where the commands are typed."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MER_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("MER_RESULTS", str(tmp_path / "results"))
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    stored(tmp_path / "data")
+    return tmp_path
+
+
+def call(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    """Exit code, standard output, standard error."""
+    code: Any = 0
+    try:
+        main(list(arguments))
+    except SystemExit as ended:
+        code = ended.code or 0
+    out, err = capsys.readouterr()
+    assert "Traceback" not in out + err
+    return int(code), out, err
+
+
+def test_help_is_quick_and_imports_no_torch() -> None:
+    check = "import sys; from harness import cli; cli.main(['--help'])"
+    probe = f"import atexit, sys; atexit.register(lambda: print('torch' in sys.modules, 'pandas' in sys.modules)); {check}"
+    seconds = []
+    for _ in range(3):
+        began = time.monotonic()
+        done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
+        seconds.append(time.monotonic() - began)
+        assert done.stdout.strip().endswith("False False")
+    # 0.5 s is the promise on a quiet machine; the tests' machine may be busy with other workers.
+    assert min(seconds) < 1.5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["run", "mutl", "mosi@tiny"], ["mutl", "Did you mean 'mult'", "tfn"]),
+        (["run", "tfn", "mosj"], ["mosj", "Did you mean 'mosi'"]),
+        (["run", "tfn", "mosi@tinny"], ["mosi@tinny", "mosi@tiny"]),
+        (["run", "tfn", "mosi@tiny", "--set", "hiden=3"], ["hiden", "Did you mean 'hidden"]),
+        (["run", "tfn", "mosi@tiny", "--set", "training.learning_rate=-1"], ["learning_rate", "-1", "greater than 0"]),
+        (["run", "tfn", "mosi@tiny", "--set", "training.batch_size=many"], ["batch_size", "many", "integer"]),
+        (["run", "tfn", "mosi@tiny", "--set", "hidden"], ["hidden", "KEY=VALUE"]),
+        (["run", "tfn", "mosi@tiny", "--seeds", "a,b"], ["a,b", "--seeds 5"]),
+        (["run", "tfn", "mosi@tiny", "--seeds", "0"], ["--seeds 0"]),
+        (["run", "tfn", "mosi@tiny", "--budget", "papre"], ["papre", "Did you mean 'paper'"]),
+        (["run", "tfn", "mosi@tiny", "--device", "tpu"], ["tpu", "auto, cpu, cuda"]),
+        (["run", "tfn", "mosi@tiny", "--modalities", "text,video"], ["video", "text"]),
+        (["run", "tfn", "mosi@tiny", "--folds", "2"], ["2 folds", "at least 3"]),
+        (["run", "tfn", "mosi@tiny", "--folds", "999"], ["999", "groups"]),
+        (["run", "no_such.py", "mosi@tiny"], ["no_such.py"]),
+        (["reproduce", "iidaff"], ["iidaff", "Did you mean 'iidaf'"]),
+        (["reproduce", "iidaf/t9"], ["iidaf/t9", "iidaf/t3"]),
+        (["reproduce", "iidaf/t3", "--data", "iemocap"], ["iemocap"]),
+        (["list", "things"], ["things", "methods"]),
+        (["data", "show", "nothing"], ["nothing"]),
+        (["data", "import", "mosi", "absent.pkl"], ["absent.pkl"]),
+    ],
+)
+def test_a_mistake_is_named_with_what_is_allowed(
+    place: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], words: list[str]
+) -> None:
+    code, _, err = call(capsys, *arguments)
+    assert code == 2 and all(word in err for word in words), err
+    assert not (place / "results" / "records").exists()
+
+
+def test_a_method_in_a_file_of_ones_own_runs(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copy(TOY, place / "my_method.py")
+    text = (place / "my_method.py").read_text().replace('"toy"', '"mine"')
+    (place / "my_method.py").write_text(text)
+    code, out, _ = call(capsys, "run", "my_method.py", "mosi@tiny", "--seeds", "2", "--workers", "2")
+    assert code == 0 and out.count("mine · mosi@tiny") >= 2
+    records = [json.loads(path.read_text()) for path in place.glob("results/records/*/record.json")]
+    assert sorted(record["identity"]["seed"] for record in records) == [1, 42]
+    code, out, _ = call(capsys, "run", "my_method.py", "mosi@tiny", "--seeds", "2", "--explain")
+    assert out.count("would be reused") == 2
+    (place / "my_method.py").write_text(text.replace("torch.tanh(", "torch.relu("))
+    del sys.modules["user_my_method"]
+    from harness.training.contract import methods
+
+    del methods._entries["mine"]
+    code, out, _ = call(capsys, "run", "my_method.py", "mosi@tiny", "--seeds", "1", "--explain")
+    assert "code: user_my_method changed" in out
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("import no_such_module\n", ["no_such_module", "faulty.py:1"]),
+        ("def broken(:\n", ["faulty.py", "SyntaxError"]),
+        ("x = 1\n", ["registers 0 methods", "@register_method"]),
+    ],
+)
+def test_a_faulty_method_file_is_named(place: Path, capsys: pytest.CaptureFixture[str], content: str, words: list[str]) -> None:
+    (place / "faulty.py").write_text(content)
+    code, _, err = call(capsys, "run", str(place / "faulty.py"), "mosi@tiny")
+    assert code == 2 and all(word in err for word in words), err
+
+
+@pytest.mark.parametrize("what", ["methods", "datasets", "tables"])
+def test_lists(place: Path, capsys: pytest.CaptureFixture[str], what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    code, out, _ = call(capsys, "list", what)
+    expected = {"methods": ["lmf", "majority", "misa", "mult", "ridge", "tfn"], "datasets": ["mosi", "mosei"], "tables": ["iidaf/t3"]}
+    assert code == 0 and all(re.search(rf"\b{name}\b", out) for name in expected[what])
+
+
+def test_a_failed_trial_ends_in_exit_code_one_and_says_where_to_look(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = call(capsys, "run", str(TOY), "mosi@tiny", "--set", "trouble=crash", "--inline")
+    assert code == 1 and "a fault in the method" in out and "failure.json" in out and "--retry-failed" in out
+
+
+def test_an_unreachable_mlflow_server_costs_no_result(
+    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    code, out, _ = call(capsys, "run", "majority", "mosi@tiny", "--inline")
+    assert code == 0 and "harness track" in out and len(list(place.glob("results/records/*/record.json"))) == 1
+    code, _, err = call(capsys, "track")
+    assert code == 2 and "127.0.0.1:9" in err
+
+
+@pytest.mark.slow
+def test_a_disk_that_is_really_full_loses_no_finished_result(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if (
+        shutil.which("mount") is None
+        or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=10m", "tmpfs", str(disk)], check=False).returncode
+    ):
+        pytest.skip("mounting a small tmpfs needs root")
+    try:
+        stored(tmp_path / "data")
+        variables = {
+            **os.environ,
+            "MER_DATA": str(tmp_path / "data"),
+            "MER_RESULTS": str(disk),
+            "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/m.db",
+        }
+        filler = (
+            "import sys; from harness import cli; from harness.experiments import runner\n"
+            "original = runner._Clerk._store\n"
+            "def store(clerk, event):\n"
+            f"    open({str(disk / 'filler')!r}, 'ab', buffering=0)\n"
+            "    file = open({!r}, 'ab', buffering=0)\n".format(str(disk / "filler"))
+            + "    try:\n"
+            "        while True: file.write(b'x' * 4096)\n"
+            "    except OSError: file.close()\n"
+            "    original(clerk, event)\n"
+            "runner._Clerk._store = store\n"
+            "cli.main(sys.argv[1:])\n"
+        )
+        arguments = ["run", "majority", "mosi@tiny", "--seeds", "3", "--inline"]
+        done = subprocess.run(
+            [sys.executable, "-c", filler, *arguments], env=variables, cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 2 and "full" in done.stderr and "Traceback" not in done.stderr, done.stderr
+        assert len(list(disk.glob("records/*/record.json"))) == 1
+        (disk / "filler").unlink()
+        again = subprocess.run(
+            [sys.executable, "-m", "harness.cli", *arguments], env=variables, cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        assert again.returncode == 0 and "2 trials run, 1 reused" in again.stdout, again.stdout + again.stderr
+    finally:
+        subprocess.run(["umount", str(disk)], check=False)
