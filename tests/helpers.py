@@ -1,11 +1,27 @@
-"""Random ragged splits, for tests of layers and methods."""
+"""Random ragged splits and small methods on them, for tests of layers and methods."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import cache
+from itertools import combinations
+from typing import Any
+
 import numpy as np
 import torch
+from torch import Tensor
 
-from harness.data.schema import Ragged, Split
+from harness.data.batches import Batch, gather
+from harness.data.schema import MODALITIES, Ragged, Split, Task
+from harness.training import Inputs, Method, methods
+
+SUBSETS = [subset for size in (1, 2, 3) for subset in combinations(MODALITIES, size)]
+DIMS = {"text": 6, "audio": 3, "vision": 4}
+LENGTHS = {"text": [3, 7, 4, 5, 9, 2], "audio": [5, 4, 11, 2, 3, 8], "vision": [2, 6, 3, 17, 4, 5]}
+REGRESSION = Task(kind="regression", low=-3, high=3)
+TASKS = {"regression": REGRESSION, "classification": Task(kind="classification", classes=("angry", "happy", "sad"))}
+KINDS = list(TASKS)
+CLOSE = {"rtol": 0.0, "atol": 1e-5}  # float32 sums in another order
 
 
 def random_split(lengths: dict[str, list[int]], dims: dict[str, int], seed: int, classes: int | None = None) -> Split:
@@ -24,3 +40,38 @@ def random_split(lengths: dict[str, list[int]], dims: dict[str, int], seed: int,
 def _ragged(counts: list[int], dim: int, rng: np.random.Generator) -> Ragged:
     offsets = torch.tensor([0, *np.cumsum(counts)], dtype=torch.int64)
     return Ragged(torch.from_numpy(rng.normal(size=(int(offsets[-1]), dim)).astype(np.float32)), offsets)
+
+
+def some_split(kind: str = "regression", modalities: tuple[str, ...] = MODALITIES) -> Split:
+    return random_split(LENGTHS, DIMS, seed=1, classes=3 if kind == "classification" else None).only(modalities)
+
+
+def build(name: str, split: Split, kind: str = "regression", seed: int = 0, **settings: Any) -> Method:
+    torch.manual_seed(seed)
+    dims = {modality: ragged.dim for modality, ragged in split.features.items()}
+    method = methods[name](Inputs(dims), TASKS[kind], methods[name].Config(**settings))
+    method.fit(split)
+    return method
+
+
+@cache
+def fitted(name: str) -> Method:
+    """A method in evaluation mode, its batch statistics moved by one training batch."""
+    split = some_split()
+    method = build(name, split)
+    method(whole(split))
+    return method.eval()
+
+
+def whole(split: Split) -> Batch:
+    return gather(split, torch.arange(len(split)))
+
+
+def predict(method: Method, batch: Batch) -> Tensor:
+    with torch.inference_mode():
+        return method(batch).prediction
+
+
+def merged(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings ``over`` laid over ``base``, level by level."""
+    return base | {key: merged(base[key], value) if isinstance(value, Mapping) else value for key, value in over.items()}

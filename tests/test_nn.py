@@ -134,14 +134,27 @@ def test_encoder_read_at_the_last_step_is_the_whole_encoder_read_there(causal: b
     encoder = Encoder(6, 3, 3, Dropouts()).double()
     x, lengths = padded([4, 1, 19], 6, extra=3)
     mask = attention_mask(x, x, lengths, lengths, causal)
-    torch.testing.assert_close(encoder.last(x, mask, lengths), last_step(encoder(x, x, mask), lengths), **EXACT)
+    whole = x
+    for layer in encoder.layers:
+        whole = layer(whole, whole, mask)
+    torch.testing.assert_close(encoder.last(x, mask, lengths), last_step(encoder.norm(whole), lengths), **EXACT)
+
+
+def test_crossmodal_encoder_reads_the_source_unchanged_at_every_layer() -> None:
+    encoder = Encoder(6, 3, 3, Dropouts()).double()
+    (x, lengths), (source, source_lengths) = padded([4, 2], 6), padded([3, 5], 6, seed=1)
+    mask = attention_mask(x, source, lengths, source_lengths)
+    expected = x
+    for layer in encoder.layers:
+        expected = layer(expected, source, mask)
+    torch.testing.assert_close(encoder(x, source, mask), encoder.norm(expected), **EXACT)
 
 
 def test_causal_encoder_sees_no_later_step() -> None:
     encoder = Encoder(6, 3, 2, Dropouts()).double()
     x, lengths = padded([8, 8], 6)
     changed = x.clone()
-    changed[:, 5:] += 1
+    changed[:, 5:] = x[:, :3]
     mask = attention_mask(x, x, lengths, lengths, causal=True)
     before, after = encoder(x, x, mask), encoder(changed, changed, mask)
     torch.testing.assert_close(before[:, :5], after[:, :5], **EXACT)

@@ -460,6 +460,14 @@ def test_an_incomplete_row_shows_it_everywhere_and_carries_no_mark(case: Case, t
     assert "1 of 3 pairs" in rendered.markdown.read_text(encoding="utf-8")
 
 
+def test_an_incomplete_row_that_tests_as_better_gets_no_dagger(case: Case, tmp_path: Path) -> None:
+    case.spec = case.spec.model_copy(update={"reference": "Weak_1"})
+    case.lose("Strong", 3)
+    rendered = case.render(tmp_path / "out")
+    row = next(row for row in csv_rows(rendered) if (row["row"], row["kind"], row["metric"]) == ("Strong", "measured", "mae"))
+    assert float(row["p_adjusted"]) < 0.05 and float(row["difference"]) < 0 and row["marks"] == ""
+
+
 def test_a_row_without_any_finished_run_shows_the_hole(case: Case, tmp_path: Path) -> None:
     for seed in SEEDS:
         case.lose("Weak_1", seed)

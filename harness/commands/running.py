@@ -13,6 +13,7 @@ from rich.console import Console
 
 from harness.data.opening import base_name, open_dataset
 from harness.data.schema import Card
+from harness.data.splits import cut
 from harness.data.store import data_root
 from harness.errors import ConfigError, HarnessError
 from harness.experiments import papers, runner, tracking
@@ -82,7 +83,7 @@ def run(method: str, dataset: str, settings: Sequence[str], effort: Effort, seed
     plugin = Path(method).resolve() if method.endswith(".py") else None
     name = load_file(plugin) if plugin else method
     effort = _settle(effort, seeds)
-    card = open_dataset(dataset, data_root()).card
+    card = _open(dataset, effort)
     trials = method_trials(name, card, effort, dict(map(_setting, settings)), effort.seeds)
     if why:
         for trial in trials:
@@ -112,7 +113,7 @@ def _tables(target: str, data: str, effort: Effort, console: Console) -> list[_T
     found = []
     for spec, datasets in papers.select(target):
         for dataset in _chosen(datasets, data, spec.name):
-            card = open_dataset(dataset, data_root()).card
+            card = _open(dataset, effort)
             if card.simulated:
                 console.print(
                     f"The inputs are [bold]SIMULATED[/bold] ({card.name}): no number below says anything about real clips.",
@@ -121,6 +122,13 @@ def _tables(target: str, data: str, effort: Effort, console: Console) -> list[_T
                 )
             found.append(_Table(spec, card, plan_table(spec, card, effort)))
     return found
+
+
+def _open(name: str, effort: Effort) -> Card:
+    """The card of a stored data set that can be split as ``effort`` asks; DataError before anything is run where it cannot."""
+    dataset = open_dataset(name, data_root())
+    cut(dataset, effort.protocol()[0])
+    return dataset.card
 
 
 def _chosen(datasets: Sequence[str], data: str, item: str) -> list[str]:

@@ -94,7 +94,6 @@ def _scores(values: Floats, chance: Floats, truth: Floats) -> dict[str, float]:
     """Scores of who believes in ``chance`` (N, K; rows in any unit) where clip and label have the joint mass ``truth`` (N, K)."""
     chance = chance / chance.sum(1, keepdims=True)
     median = values[np.minimum((chance.cumsum(1) < 0.5).sum(1), len(values) - 1)]
-    median = values[np.minimum((chance.cumsum(1) < 0.5).sum(1), len(values) - 1)]
     expected = chance @ values
     groups = {
         "acc7": [values.round() == level for level in range(-3, 4)],

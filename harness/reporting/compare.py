@@ -122,7 +122,6 @@ def _same_clips(record: Record, other: Record) -> None:
 
 
 def _adjusted(tests: Sequence[Tested]) -> list[Tested]:
-    """Holm over the declared family: a test that could not be made counts as p = 1 and gets no adjusted p."""
-    raw = [test.main.p if test.main else nan for test in tests]
-    adjusted = holm([1.0 if isnan(p) else p for p in raw])
-    return [replace(test, adjusted=nan if isnan(p) else value) for test, p, value in zip(tests, raw, adjusted, strict=True)]
+    """Holm over the declared family: a test that could not be made gets no adjusted p, but counts."""
+    adjusted = holm([test.main.p if test.main else nan for test in tests])
+    return [replace(test, adjusted=value) for test, value in zip(tests, adjusted, strict=True)]

@@ -1,0 +1,137 @@
+"""Properties that every registered method has, whatever it computes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from helpers import CLOSE, DIMS, KINDS, SUBSETS, TASKS, build, fitted, merged, predict, random_split, some_split, whole
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+from torch import Tensor
+
+from harness.data.batches import Batch, gather
+from harness.data.schema import MODALITIES
+from harness.training import Method, Output, methods
+from harness.training.objectives import task_objective
+
+NAMES = [name for name in methods if methods[name].__module__.partition(".")[0] in ("baselines", "methods")]
+
+
+def longer(batch: Batch, frames: int = 7) -> Batch:
+    return replace(batch, features={name: F.pad(x, (0, 0, 0, frames)) for name, x in batch.features.items()})
+
+
+def moved(batch: Batch, **where: Any) -> Batch:
+    """``batch`` in another dtype, or lengths too on another device."""
+    lengths = {name: x.to(where["device"]) if "device" in where else x for name, x in batch.lengths.items()}
+    return replace(batch, features={name: x.to(**where) for name, x in batch.features.items()}, lengths=lengths)
+
+
+def total_loss(output: Output, batch: Batch, method: Method, kind: str) -> Tensor:
+    assert batch.labels is not None
+    task = task_objective(method.Config(), TASKS[kind])(output.prediction, batch.labels)
+    return task + sum(output.losses.values(), torch.zeros(()))
+
+
+@pytest.mark.parametrize("name", NAMES)
+@given(lengths=st.lists(st.tuples(*[st.integers(1, 20)] * 3), min_size=2, max_size=5), data=st.data())
+@settings(deadline=None, max_examples=12)
+def test_prediction_depends_on_its_clip_alone(name: str, lengths: list[tuple[int, int, int]], data: st.DataObject) -> None:
+    """Not on padding, on the other clips of the batch, on their number or on their order."""
+    split = random_split(dict(zip(MODALITIES, map(list, zip(*lengths, strict=True)), strict=True)), DIMS, seed=2)
+    method, batch = fitted(name), whole(split)
+    together = predict(method, batch)
+    torch.testing.assert_close(predict(method, longer(batch)), together, **CLOSE)
+    order = torch.tensor(data.draw(st.permutations(range(len(split)))))
+    torch.testing.assert_close(predict(method, gather(split, order)), together[order], **CLOSE)
+    alone = [predict(method, gather(split, torch.tensor([i]))) for i in range(len(split))]
+    torch.testing.assert_close(torch.cat(alone), together, **CLOSE)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("modalities", SUBSETS, ids="+".join)
+@pytest.mark.parametrize("name", NAMES)
+def test_every_subset_of_modalities_and_every_task(name: str, modalities: tuple[str, ...], kind: str) -> None:
+    """Shapes, names of losses and representations, and a gradient at every trainable parameter."""
+    split = some_split(kind, modalities)
+    method, batch = build(name, split, kind), whole(split)
+    output = method(batch)
+    assert output.prediction.shape == ((len(split),) if kind == "regression" else (len(split), 3))
+    assert set(output.losses) == set(type(method.Config().weights).model_fields)
+    assert all(loss.shape == () and loss.isfinite() for loss in output.losses.values())
+    assert all(x.ndim == 2 and len(x) == len(split) for x in output.representations.values())
+    if any(parameter.requires_grad for parameter in method.parameters()):
+        total_loss(output, batch, method, kind).backward()
+    dead = [key for key, p in method.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.any())]
+    assert not dead
+
+
+@pytest.mark.parametrize("clips", [1, 2])
+@pytest.mark.parametrize("frames", [1, 3])
+@pytest.mark.parametrize("name", NAMES)
+def test_smallest_training_batches_are_finite(name: str, clips: int, frames: int) -> None:
+    split = random_split({modality: [frames] * clips for modality in MODALITIES}, DIMS, seed=3)
+    method, batch = build(name, some_split()), whole(split)
+    output = method(batch)
+    assert output.prediction.shape == (clips,)
+    loss = total_loss(output, batch, method, "regression")
+    if loss.requires_grad:
+        loss.backward()
+    assert loss.isfinite()
+    assert all(p.grad.isfinite().all() for p in method.parameters() if p.grad is not None)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_same_seed_same_method(name: str) -> None:
+    split = some_split()
+    first, second, other = (build(name, split, seed=seed) for seed in (5, 5, 6))
+    states = [method.state_dict() for method in (first, second, other)]
+    assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+    batch, outputs = whole(split), []
+    for method in (first, second):
+        torch.manual_seed(9)
+        outputs.append(method.train()(batch).prediction)
+    assert torch.equal(*outputs)
+    if any(True for _ in first.parameters()):
+        assert any(not torch.equal(states[0][key], states[2][key]) for key in states[0])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_state_can_be_stored_and_loaded(name: str) -> None:
+    split = some_split()
+    source, target = fitted(name), build(name, replace(split, labels=-split.labels), seed=7)  # type: ignore[operator]
+    target.load_state_dict(source.state_dict())
+    assert torch.equal(predict(target.eval(), whole(split)), predict(source, whole(split)))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_dtype_and_device_of_the_input_rule(name: str) -> None:
+    """No tensor is made in a dtype or on a device of its own: double and ``meta`` would not mix with the default."""
+    batch = whole(some_split())
+    method = build(name, some_split()).double()
+    assert predict(method.eval(), moved(batch, dtype=torch.float64)).dtype == torch.float64
+    abroad = build(name, some_split()).to("meta")
+    for mode in (abroad.eval(), abroad.train()):
+        assert mode(moved(batch, device="meta")).prediction.device.type == "meta"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_configuration_is_checked(name: str) -> None:
+    config = methods[name].Config
+    with pytest.raises(ValidationError, match="no_such_setting"):
+        config.model_validate({"no_such_setting": 1})
+    assert config.model_validate(config().model_dump()) == config()
+    assert methods[name].reference
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_presets_are_valid_and_complete(name: str) -> None:
+    """Read alone or laid over the defaults, a preset means the same: no nested setting falls to another class's default."""
+    config = methods[name].Config
+    for preset in methods[name].presets.values():
+        assert config.model_validate(merged(config().model_dump(), preset)) == config.model_validate(preset)
