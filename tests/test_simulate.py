@@ -101,8 +101,7 @@ def test_clips_of_one_modality_are_as_long_as_in_every_other(mosi: Dataset) -> N
 def test_no_video_lies_in_two_splits_and_ids_name_video_and_clip(mosi: Dataset) -> None:
     assert mosi.clips.groupby("group")["split"].nunique().max() == 1
     assert mosi.clips["id"].is_unique
-    first = mosi.clips.iloc[0]
-    assert (first["group"], first["id"], first["text"]) == ("sim_train_01", "sim_train_01_1", "")
+    assert tuple(mosi.clips.iloc[0][["group", "id", "text"]]) == ("sim_train_01", "sim_train_01_1", "")
 
 
 def test_the_card_says_that_the_data_are_simulated(mosi: Dataset) -> None:
@@ -263,6 +262,22 @@ def test_videos_share_a_part_of_their_sentiment() -> None:
     assert correlation == pytest.approx(spec.video_correlation, abs=4 * 0.012)
 
 
+def test_style_belongs_to_the_video_and_lasts_from_frame_to_frame() -> None:
+    channel = Channel(dim=4, signal=1, nuisance=1, frame=1, styles=2, style=3, memory=0.6, speaker=0.4, rms=(0.5, 2), offset=1)
+    spec = grown(spec_of("mosi").model_copy(update={"modalities": {"text": channel}}), 20)
+    drawn = draw(spec, spec.label_map(), 0, "mosi")
+    ragged, world = drawn.features["text"], drawn.worlds["text"]
+    style = (ragged.values.numpy() - world.offset) / world.scale @ world.directions[1:].T
+    clip = np.repeat(np.arange(len(drawn.z)), ragged.lengths.numpy())
+    first = ragged.offsets[:-1].numpy()
+    neighbours = np.flatnonzero(np.diff(clip) == 0)
+    same_video = np.flatnonzero(np.diff(pd.factorize(drawn.clips["group"])[0]) == 0)
+    # 1860 videos and two factors: the video's variance of 3.6 is known to about 3.6 sqrt(2 / 3720) = .08; four times that
+    assert (style**2).mean() == pytest.approx(9 + 1, abs=0.35)
+    assert (style[neighbours] * style[neighbours + 1]).mean() == pytest.approx(9 * (0.4 + 0.6 * 0.6), abs=0.35)
+    assert (style[first[same_video]] * style[first[same_video + 1]]).mean() == pytest.approx(9 * 0.4, abs=0.35)
+
+
 def grown(spec: Simulated, factor: int) -> Simulated:
     larger = {
         split: shape.model_copy(update={"videos": shape.videos * factor, "labels": tuple(factor * n for n in shape.labels)})
@@ -325,10 +340,9 @@ def typical_lengths(length: Length) -> np.ndarray:
 @cache
 def population_table(name: str, learned: bool) -> dict[tuple[str, ...], dict[str, float]]:
     """Ideal test scores by set of modalities; ``learned``: of the predictor that believes in the training split's labels."""
-    known = facts(name)
     spec, lengths = spec_of(name), typical_lengths(spec_of(name).length)
     label = spec.label_map()
-    test = labels_of(simulate(known, sizes={"train": 1, "valid": 1}, dims={"audio": 1}, modalities=["audio"]), "test")
+    test = labels_of(simulate(facts(name), sizes={"train": 1, "valid": 1}, dims={"audio": 1}, modalities=["audio"]), "test")
     subsets = [subset for size in (1, 2, 3) for subset in combinations(spec.modalities, size)]
     prior = label.shares if learned else None
     return {s: population_scores(label, label.histogram(test), spec.uncertainty(lengths, s), prior) for s in subsets}
