@@ -51,9 +51,11 @@ class MISA(Method):
     Parameters at ``mosi`` with 768/5/20: 1,134,445. MMSA's are 1,138,033 without its text encoder: it makes a layer
     norm for text (3,072) and a discriminator (516) that take no part in training.
 
-    The presets are MMSA's. Text arrives as frozen token states and is averaged over real tokens; audio and vision
-    are read to their own ends, while MMSA cuts them at the number of words. Nothing depends on the rest of the batch
-    but the similarity and difference losses, which are defined over it.
+    The presets are MMSA's, which feed audio and vision as they come (``standardise`` is empty). Text arrives as frozen
+    token states and is averaged over real tokens, which is what the paper does with a BERT that it fine-tunes; for word
+    vectors that stay as they are, the authors' code reads text with the stacked LSTMs too: ``text_recurrent`` (there as
+    wide as the input). Audio and vision are read to their own ends, while MMSA cuts them at the number of words. Nothing
+    depends on the rest of the batch but the similarity and difference losses, which are defined over it.
 
     With one modality there is no pair to make similar: that loss is 0.
     Representations: ``private_<modality>`` and ``shared_<modality>``, (B, hidden), and ``fused``, (B, 2 modalities hidden).
@@ -66,17 +68,20 @@ class MISA(Method):
         hidden: PositiveInt = Field(128, description="width of private and shared vectors; even")
         dropout: Rate = Field(0.2, description="on the hidden layer before the output")
         recurrent: PositiveInt | None = Field(None, description="width of the LSTMs of audio and vision; unset: the input's, as published")
+        text_recurrent: PositiveInt | None = Field(
+            None, description="width of LSTMs that read text; unset: the mean over tokens, as published for a fine-tuned encoder"
+        )
         moments: PositiveInt = Field(5, description="moments that the similarity loss compares")
         orthogonal_init: bool = Field(False, description="orthogonal hidden-to-hidden weights at the start (the authors' code, not MMSA's)")
         weights: Weights = Weights()
-        training: Training = Training(batch_size=16, accumulate=2, learning_rate=1e-4, clip_value=0.8)
+        training: Training = Training(batch_size=16, accumulate=2, learning_rate=1e-4, clip_value=0.8, standardise=())
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "mosi": {},
         "mosei": {
             "dropout": 0.5,
             "weights": {"similarity": 0.8, "difference": 0.3, "reconstruction": 1.0},
-            "training": {"batch_size": 64, "accumulate": 2, "learning_rate": 1e-4, "clip_value": 0.8},
+            "training": {"batch_size": 64, "accumulate": 2, "learning_rate": 1e-4, "clip_value": 0.8, "standardise": ()},
         },
     }
     reference = "Hazarika et al. 2020, MISA: Modality-Invariant and -Specific Representations, ACM Multimedia"
@@ -86,6 +91,8 @@ class MISA(Method):
         self.task, self.config = task, config
         width, fused = config.hidden, 2 * config.hidden * len(inputs.dims)
         recurrent = {name: config.recurrent or dim for name, dim in inputs.dims.items() if name != "text"}
+        if config.text_recurrent and "text" in inputs.dims:
+            recurrent["text"] = config.text_recurrent
         self.recurrent = nn.ModuleDict({name: StackedBiLSTM(inputs.dims[name], hidden) for name, hidden in recurrent.items()})
         read = {name: 4 * recurrent[name] if name in recurrent else dim for name, dim in inputs.dims.items()}
         self.project = nn.ModuleDict(
@@ -113,7 +120,7 @@ class MISA(Method):
         return Output(y.squeeze(1) if self.task.kind == "regression" else y, self._losses(whole, private, shared), named | {"fused": fused})
 
     def _utterance(self, batch: Batch, name: str) -> Tensor:
-        """One vector per clip: text's mean over real tokens, (B, dim); else the LSTMs' final states, (B, 4 hidden)."""
+        """One vector per clip: the LSTMs' final states, (B, 4 hidden); without LSTMs the mean over real tokens, (B, dim)."""
         if name not in self.recurrent:
             return batch.mean(name)
         return self.recurrent[name](batch.features[name], batch.lengths[name])  # type: ignore[no-any-return]

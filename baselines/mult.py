@@ -53,7 +53,7 @@ class MulT(Method):
         causal: bool = Field(True, description="a step looks at no later one")
         positions: bool = Field(True, description="add sinusoidal positions (MMSA does not)")
         training: Training = Training(
-            batch_size=16, accumulate=8, learning_rate=2e-3, clip_value=0.6, schedule="plateau", plateau_patience=5
+            batch_size=16, length_buckets=8, accumulate=8, learning_rate=2e-3, clip_value=0.6, schedule="plateau", plateau_patience=5
         )
 
         @model_validator(mode="after")
@@ -74,6 +74,7 @@ class MulT(Method):
             "embedding_dropout": 0.0,
             "training": {
                 "batch_size": 4,
+                "length_buckets": 8,
                 "accumulate": 8,
                 "learning_rate": 5e-4,
                 "clip_value": 0.6,

@@ -44,7 +44,10 @@ class Ridge(Method):
 
         x = torch.cat([train.means(name) for name in self.modalities], dim=1).double()
         mean, deviation = x.mean(0), x.std(0, correction=0)
-        deviation[deviation == 0] = 1.0  # a constant feature has coefficient 0
+        # A spread of rounding noise is none: dividing by it would blow up values that training never saw.
+        constant = deviation <= 1e-6 * x.abs().amax(0)
+        x, deviation = x.masked_fill(constant, 0.0), deviation.masked_fill(constant, 1.0)
+        mean = mean.masked_fill(constant, 0.0)
         model = RidgeCV(alphas=self.config.penalties).fit(((x - mean) / deviation).numpy(), self._targets(train).numpy())
         self.weight.copy_(torch.from_numpy(model.coef_).view_as(self.weight) / deviation)
         self.bias.copy_(torch.as_tensor(model.intercept_) - self.weight @ mean)

@@ -13,7 +13,7 @@ from harness.errors import HarnessError
 app = typer.Typer(
     help="Benchmark and reproducibility harness for multimodal emotion recognition.", no_args_is_help=True, add_completion=False
 )
-data = typer.Typer(help="Import, list and show data sets.", no_args_is_help=True)
+data = typer.Typer(help="Fetch, import, check, list and show data sets.", no_args_is_help=True)
 app.add_typer(data, name="data")
 
 Budget = Annotated[str, typer.Option(help="Training effort: smoke, quick or paper.", rich_help_panel="Effort")]
@@ -25,7 +25,19 @@ Timeout = Annotated[float, typer.Option(min=0, help="Seconds after which a trial
 Retry = Annotated[bool, typer.Option("--retry-failed", help="Run trials again that failed before.", rich_help_panel="Runs")]
 EverySeconds = Annotated[float, typer.Option(min=0, help="Least time between two checkpoints of a trial.", rich_help_panel="Runs")]
 Inline = Annotated[bool, typer.Option("--inline", help="Run in this process, for a debugger.", rich_help_panel="Runs")]
-Folds = Annotated[int, typer.Option(min=0, help="Grouped cross-validation with this many folds; 0: the official split.")]
+Folds = Annotated[int, typer.Option(min=0, help="Cross-validation with this many folds; 0: the official split.", rich_help_panel="Split")]
+ProtocolName = Annotated[
+    str,
+    typer.Option(
+        help="official, grouped, stratified, stratified-grouped, holdout or published; default: grouped with --folds, else official.",
+        rich_help_panel="Split",
+    ),
+]
+Repeats = Annotated[int, typer.Option(min=1, help="New random deals of the folds, or draws of a hold-out.", rich_help_panel="Split")]
+Validation = Annotated[
+    float | None, typer.Option(help="Share of the training clips that validates, in whole groups: 0.15.", rich_help_panel="Split")
+]
+Groups = Annotated[str, typer.Option(help="holdout: groups that train, validate and test, such as 16/4/4.", rich_help_panel="Split")]
 Modalities = Annotated[str, typer.Option(help="A subset, such as text,audio; default: all the data has.")]
 
 
@@ -75,8 +87,11 @@ def run(
     budget: Budget = "quick",
     quick: Quick = False,
     seeds: Seeds = "",
+    protocol: ProtocolName = "",
     folds: Folds = 0,
-    repeats: Annotated[int, typer.Option(min=1, help="New random deals of the folds.")] = 1,
+    repeats: Repeats = 1,
+    validation: Validation = None,
+    groups: Groups = "",
     modalities: Modalities = "",
     workers: Workers = 0,
     device: Device = "auto",
@@ -91,7 +106,16 @@ def run(
     from harness.experiments.plan import Effort
 
     chosen = tuple(part.strip() for part in modalities.split(",") if part.strip()) or None
-    effort = Effort(budget="smoke" if quick else budget, device=device, folds=folds, repeats=repeats, modalities=chosen)
+    effort = Effort(
+        budget="smoke" if quick else budget,
+        device=device,
+        protocol=protocol,
+        folds=folds,
+        repeats=repeats,
+        validation=validation,
+        groups=commands.parse_groups(groups),
+        modalities=chosen,
+    )
     how = commands.Running(workers, timeout or None, retry_failed, checkpoint_seconds, inline)
     commands.run(method, dataset, settings or [], effort, seeds or ("2" if quick else "1"), how, explain)
 
@@ -105,6 +129,35 @@ def list_(
     from harness.commands import listing
 
     listing.list_things(what, verbose)
+
+
+@app.command()
+def profile(
+    methods: Annotated[str, typer.Argument(help="Names from `harness list methods` (tfn,lmf), or your own .py file.")],
+    dataset: Annotated[str, typer.Argument(help="A data set, such as mosi or mosi@minilm.")],
+    lengths: Annotated[str, typer.Option(help="Frames per clip, text=50,audio=375,vision=500; default: the longest clip's.")] = "",
+    settings: Annotated[list[str] | None, typer.Option("--set", help="A setting, such as hidden=64, of every method.")] = None,
+    modalities: Modalities = "",
+    device: Device = "auto",
+    threads: Annotated[int, typer.Option(min=1, help="Threads while timing.")] = 1,
+    latency: Annotated[bool, typer.Option("--latency/--no-latency", help="Time evaluations too.")] = True,
+    json: Annotated[Path | None, typer.Option(help="Write all figures to this file.")] = None,
+) -> None:
+    """Parameters, FLOPs, latency and memory of methods, side by side."""
+    from harness.commands import profile as commands
+
+    chosen = tuple(part.strip() for part in modalities.split(",") if part.strip()) or None
+    commands.profile(methods, dataset, commands.Asked(lengths, settings or [], chosen, device, threads, latency), json)
+
+
+@app.command()
+def audit(
+    papers: Annotated[list[str] | None, typer.Argument(help="Papers, such as iidaf mkcc; default: all, and MMSA's result page.")] = None,
+) -> None:
+    """Check published numbers by arithmetic; prints Markdown."""
+    from harness.commands import audit as commands
+
+    commands.audit(papers or [])
 
 
 @app.command()
@@ -127,6 +180,28 @@ def data_import(
     from harness.commands import data as commands
 
     commands.import_(name, files, variant or None, text_encoder or None, features or [])
+
+
+@data.command("fetch")
+def data_fetch(
+    name: Annotated[str, typer.Argument(help="The data set, such as ravdess.")],
+    only: Annotated[str, typer.Option(help="One part of it alone, such as audio.")] = "",
+) -> None:
+    """Download what is public of a data set, and say where the rest is to be had."""
+    from harness.commands import fetching
+
+    fetching.fetch(name, only)
+
+
+@data.command("check")
+def data_check(
+    name: Annotated[str, typer.Argument(help="A data set, such as mosi or mosi@minilm.")],
+    strict: Annotated[bool, typer.Option("--strict", help="Exit code 1 for warnings too, not only for errors.")] = False,
+) -> None:
+    """Look for what makes scores wrong: leaks, copies, labels out of range, values that are not there."""
+    from harness.commands import data as commands
+
+    commands.check(name, strict)
 
 
 @data.command("show")

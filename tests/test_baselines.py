@@ -217,6 +217,11 @@ def test_misa_losses_are_their_definitions() -> None:
     assert output.losses["similarity"].item() == pytest.approx(discrepancy, rel=1e-4)
     pairs = [(private[name], shared[name]) for name in MODALITIES] + list(combinations(private.values(), 2))
     assert output.losses["difference"].item() == pytest.approx(sum(overlap(x, y) for x, y in pairs), rel=1e-4)
+    with torch.inference_mode():
+        whole_vectors = {name: project(method._utterance(batch, name)).double().numpy() for name, project in method.project.items()}
+        rebuilt = {name: method.reconstruct[name](torch.from_numpy(private[name] + shared[name]).float()).numpy() for name in MODALITIES}
+    errors = [((rebuilt[name] - whole_vectors[name]) ** 2).mean() for name in MODALITIES]
+    assert output.losses["reconstruction"].item() == pytest.approx(np.mean(errors), rel=1e-4)
 
 
 def discrepancy_of(x: np.ndarray, y: np.ndarray) -> float:
@@ -234,6 +239,7 @@ def test_misa_options() -> None:
     weight = method.recurrent["audio"].second.back.weight_hh_l0
     assert weight.shape == (20, 5)
     torch.testing.assert_close(weight.T @ weight, torch.eye(5), **CLOSE)
+    assert build("misa", some_split(), text_recurrent=7).project["text"][0].in_features == 4 * 7
     assert build("misa", some_split(modalities=("text",)))(whole(some_split(modalities=("text",)))).losses["similarity"] == 0
 
 
@@ -304,7 +310,7 @@ def test_ridge_never_predicts_a_class_that_training_lacks(many: dict[str, Split]
 
 
 def test_ridge_ignores_a_feature_that_training_holds_constant(many: dict[str, Split]) -> None:
-    still, other = (with_first_audio_feature(many["regression"], value) for value in (4.0, 9.0))
+    still, other = (with_first_audio_feature(many["regression"], value) for value in (0.1, 9.0))
     method = build("ridge", still)
     assert torch.equal(predict(method, whole(still)), predict(method, whole(other)))
 

@@ -58,7 +58,14 @@ def test_other_random_draws_in_between_shift_no_stream(parts: Any) -> None:
 @pytest.mark.parametrize("schedule", ["constant", "plateau", "cosine"])
 @pytest.mark.parametrize("stop", [1, 3, 5])
 def test_a_run_resumed_after_any_epoch_ends_with_the_same_bits(parts: Any, schedule: str, stop: int) -> None:
-    options: dict[str, Any] = {"schedule": schedule, "plateau_patience": 0, "warmup": 0.2, "accumulate": 2, "optimiser": "adamw", "weight_decay": 0.01}
+    options: dict[str, Any] = {
+        "schedule": schedule,
+        "plateau_patience": 0,
+        "warmup": 0.2,
+        "accumulate": 2,
+        "optimiser": "adamw",
+        "weight_decay": 0.01,
+    }
     states: list[Any] = []
 
     def keep(run: Run) -> None:
@@ -214,14 +221,26 @@ def test_cosine_rises_to_one_and_falls_to_zero() -> None:
     assert values[55] == pytest.approx(0.5) and all(a >= b for a, b in zip(values[10:], values[11:], strict=False))
 
 
-@given(size=st.integers(1, 70), seed=st.integers(0, 10_000), epoch=st.integers(0, 50))
-def test_an_epoch_holds_every_clip_once(size: int, seed: int, epoch: int) -> None:
+@given(size=st.integers(1, 70), seed=st.integers(0, 10_000), epoch=st.integers(0, 50), together=st.integers(1, 9))
+def test_an_epoch_holds_every_clip_once(size: int, seed: int, epoch: int, together: int) -> None:
     split = cut(DATASET, Fold())["train"]
-    batches = shuffled(split, size, seed, epoch)
+    batches = shuffled(split, size, seed, epoch, together)
     assert sorted(torch.cat(batches).tolist()) == list(range(len(split)))
     assert size == 1 or all(len(batch) > 1 for batch in batches)
     assert all(len(batch) <= size + 1 for batch in batches)
     assert len(batches) in (math.ceil(len(split) / size), math.ceil(len(split) / size) - 1)
+
+
+def test_buckets_save_padding_and_keep_batches_random() -> None:
+    split = cut(DATASET, Fold())["train"]
+    lengths = split.lengths("text") + split.lengths("audio")
+
+    def padding(together: int) -> int:
+        return sum(int(lengths[b].max() * len(b) - lengths[b].sum()) for b in shuffled(split, 6, 1, 1, together))
+
+    assert padding(10) < padding(1) / 2
+    first, second = ({frozenset(b.tolist()) for b in shuffled(split, 6, 1, epoch, 3)} for epoch in (1, 2))
+    assert len(first & second) < len(first) / 2
 
 
 DATASET: Dataset = tiny_dataset()

@@ -118,6 +118,17 @@ def test_a_record_survives_storing_and_its_metrics_follow_from_its_predictions(d
     assert record.parameters == (6 + 3) * 8 + 8 + 8 + 1
 
 
+def test_a_record_says_which_clips_trained_validated_and_tested(data_root: Path, dataset: Any, tmp_path: Path) -> None:
+    from harness.data.splits import cut
+
+    hashes = {}
+    for fold in (Fold(), *folds(3)[:2]):
+        record = finish(data_root, tmp_path / str(fold.index), fold=fold).record
+        assert record.split_hash == cut(dataset, fold).hash and record.predictions.ids == cut(dataset, fold)["test"].ids
+        hashes[record.split_hash] = fold
+    assert len(hashes) == 3
+
+
 def test_two_runs_of_a_trial_leave_the_same_bytes(data_root: Path, tmp_path: Path) -> None:
     contents = []
     for name in ("a", "b"):
@@ -243,7 +254,9 @@ def test_a_failed_trial_is_recorded_as_failed_and_not_tried_again_unasked(
     assert run(workspace, data_root, [bad])[0].failed == [bad.key]
 
 
-def test_a_worker_that_dies_once_is_started_again_and_ends_the_same(workspace: Workspace, data_root: Path, dataset: Any, tmp_path: Path) -> None:
+def test_a_worker_that_dies_once_is_started_again_and_ends_the_same(
+    workspace: Workspace, data_root: Path, dataset: Any, tmp_path: Path
+) -> None:
     flag = tmp_path / "died"
     one = trial(dataset, trouble=f"die_once:{flag}")
     outcome, events = run(workspace, data_root, [one], Processes(1))
@@ -291,9 +304,7 @@ def full_disk_after(count: int, monkeypatch: pytest.MonkeyPatch, reserve: Path) 
     return lambda: monkeypatch.setattr(os, "fsync", real)
 
 
-def test_a_full_disk_loses_no_finished_result(
-    workspace: Workspace, data_root: Path, dataset: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_loses_no_finished_result(workspace: Workspace, data_root: Path, dataset: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     trials = [trial(dataset, seed=seed) for seed in (1, 2)]
     heal = full_disk_after(1, monkeypatch, workspace.root / ".reserve")
     with pytest.raises(DiskFull, match="no finished result is lost"):

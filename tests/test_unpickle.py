@@ -17,11 +17,19 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from harness.data.unpickle import unpickle
+from harness.data import opcodes
+from harness.data.unpickle import release, unpickle
 from harness.errors import DataError
 
 PROTOCOLS = range(pickle.HIGHEST_PROTOCOL + 1)
 IN_A_FOLDER = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@pytest.fixture(autouse=True, params=["read", "mapped"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test runs twice: as for small files, and with nearly every block left in the file, as large ones are."""
+    if request.param == "mapped":
+        monkeypatch.setattr(opcodes, "LARGE", 8)
 
 
 class Call:
@@ -224,3 +232,21 @@ def test_a_file_that_is_not_there_or_a_folder_is_a_data_error(tmp_path: Path) ->
     for path in (tmp_path / "none.pkl", tmp_path):
         with pytest.raises(DataError, match="cannot be read"):
             unpickle(path)
+
+
+def test_large_arrays_are_views_of_the_file_whose_pages_can_be_given_back(tmp_path: Path) -> None:
+    content = {"large": np.arange(2**19, dtype=np.float32).reshape(2, -1), "small": np.arange(3), "bytes": bytes(range(256)) * 8192}
+    for protocol in (3, 4, 5):  # earlier ones spell bytes as text
+        found = unpickle(written(tmp_path, {**content, "objects": np.array([content["large"], "x"], dtype=object)}, protocol))
+        assert not found["large"].flags.writeable
+        release(found["large"])
+        release(found["small"])
+        np.testing.assert_array_equal(found["large"], content["large"])
+        np.testing.assert_array_equal(found["objects"][0], content["large"])
+        assert found["bytes"] == content["bytes"] and found["objects"][1] == "x"
+
+
+def test_an_array_that_stands_in_several_places_is_one_array(tmp_path: Path) -> None:
+    array = np.arange(2**18, dtype=np.float64)
+    found = unpickle(written(tmp_path, [array, {"again": array}, (array, 1)]))
+    assert all(np.shares_memory(found[0], other) for other in (found[1]["again"], found[2][0]))

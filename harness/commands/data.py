@@ -1,18 +1,21 @@
-"""``data import``, ``data show`` and ``data list``."""
+"""``data import``, ``data check``, ``data fetch``, ``data show`` and ``data list``."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 
-from harness.data import store
+from harness.data import checks, store
 from harness.data.catalogue import facts, known
 from harness.data.importing import import_dataset
 from harness.data.opening import open_dataset
 from harness.errors import ConfigError
 from harness.reporting.cards import card_text
+
+STYLES = {"error": "red", "warning": "yellow", "notice": ""}
 
 
 def import_(name: str, files: Sequence[Path], variant: str | None, text_encoder: str | None, features: Sequence[str]) -> None:
@@ -30,6 +33,21 @@ def import_(name: str, files: Sequence[Path], variant: str | None, text_encoder:
     )
 
 
+def check(name: str, strict: bool) -> None:
+    """Print what the checks find in a data set; exit code 1 where there is an error. With ``strict`` warnings are errors."""
+    dataset, console = open_dataset(name, store.data_root()), Console()
+    found = checks.examine(dataset, facts(dataset.card.dataset))
+    if strict:
+        found = tuple(one.model_copy(update={"severity": "error"}) if one.severity == "warning" else one for one in found)
+    for finding in found:
+        console.print(str(finding), style=STYLES[finding.severity], highlight=False, markup=False, soft_wrap=True)
+    counts = Counter(finding.severity for finding in found)
+    told = ", ".join(f"{counts[severity]} {severity}{'s' * (counts[severity] != 1)}" for severity in checks.SEVERITIES)
+    console.print(f"{dataset.card.name}: {len(list(checks.checks))} checks, {told}", highlight=False, markup=False, soft_wrap=True)
+    if counts["error"]:
+        raise SystemExit(1)
+
+
 def show(name: str) -> None:
     """Print the card of a stored data set, or of the simulated stand-in where none was imported."""
     Console().print(card_text(open_dataset(name, store.data_root()).card), highlight=False, markup=False, soft_wrap=True)
@@ -40,8 +58,9 @@ def listing() -> None:
     console, stored = Console(), store.names(store.data_root())
     for name in known():
         mine = [entry for entry in stored if entry.partition("@")[0] == name]
+        nothing = "nothing; a simulated one stands in" if facts(name).simulated else "nothing"
         console.print(
-            f"{name:12} {facts(name).title:12} stored: {', '.join(mine) or 'nothing; a simulated one stands in'}",
+            f"{name:12} {facts(name).title:24} stored: {', '.join(mine) or nothing}",
             highlight=False,
             soft_wrap=True,
         )

@@ -11,11 +11,13 @@ from typing import Any
 
 from rich.console import Console
 
+from harness.data.catalogue import facts
+from harness.data.checks import examine_folds
 from harness.data.opening import base_name, open_dataset
 from harness.data.schema import Card
-from harness.data.splits import cut
+from harness.data.splits import published_folds
 from harness.data.store import data_root
-from harness.errors import ConfigError, HarnessError
+from harness.errors import ConfigError, DataError, HarnessError
 from harness.experiments import papers, runner, tracking
 from harness.experiments.executors import Executor, Inline, Processes
 from harness.experiments.papers import TableSpec
@@ -83,8 +85,8 @@ def run(method: str, dataset: str, settings: Sequence[str], effort: Effort, seed
     plugin = Path(method).resolve() if method.endswith(".py") else None
     name = load_file(plugin) if plugin else method
     effort = _settle(effort, seeds)
-    card = _open(dataset, effort)
-    trials = method_trials(name, card, effort, dict(map(_setting, settings)), effort.seeds)
+    card, effort = _open(dataset, effort, console)
+    trials = method_trials(name, card, effort, dict(map(parse_setting, settings)), effort.seeds)
     if why:
         for trial in trials:
             console.print(f"{trial.label} [{trial.key}]: {_why(trial, workspace.store)}", highlight=False, markup=False, soft_wrap=True)
@@ -113,22 +115,33 @@ def _tables(target: str, data: str, effort: Effort, console: Console) -> list[_T
     found = []
     for spec, datasets in papers.select(target):
         for dataset in _chosen(datasets, data, spec.name):
-            card = _open(dataset, effort)
+            card, cut_up = _open(dataset, effort, console)
             if card.simulated:
                 console.print(
                     f"The inputs are [bold]SIMULATED[/bold] ({card.name}): no number below says anything about real clips.",
                     highlight=False,
                     soft_wrap=True,
                 )
-            found.append(_Table(spec, card, plan_table(spec, card, effort)))
+            found.append(_Table(spec, card, plan_table(spec, card, cut_up)))
     return found
 
 
-def _open(name: str, effort: Effort) -> Card:
-    """The card of a stored data set that can be split as ``effort`` asks; DataError before anything is run where it cannot."""
+def _open(name: str, effort: Effort, console: Console) -> tuple[Card, Effort]:
+    """The card of a stored data set, and ``effort`` with the folds that it ships, where those are asked for.
+
+    Says what the checks find. DataError, before anything is run, where the data cannot be cut so or must not be trained on.
+    """
     dataset = open_dataset(name, data_root())
-    cut(dataset, effort.protocol()[0])
-    return dataset.card
+    if effort.protocol == "published" and not effort.folds:
+        effort = effort.model_copy(update={"folds": published_folds(dataset)})
+    found = examine_folds(dataset, facts(dataset.card.dataset), effort.cuts())
+    for finding in found:
+        if finding.severity != "notice":
+            console.print(str(finding), style="yellow", highlight=False, markup=False, soft_wrap=True)
+    errors = [finding for finding in found if finding.severity == "error"]
+    if errors:
+        raise DataError(f"{dataset.card.name} cannot be trained on: {errors[0].message}", errors[0].remedy)
+    return dataset.card, effort
 
 
 def _chosen(datasets: Sequence[str], data: str, item: str) -> list[str]:
@@ -183,7 +196,18 @@ def _first_seeds(count: int) -> tuple[int, ...]:
     return (usual + tuple(range(2, count + 2)))[:count] if count > len(usual) else usual[:count]
 
 
-def _setting(text: str) -> tuple[str, Any]:
+def parse_groups(text: str) -> tuple[int, int, int] | None:
+    """``16/4/4`` as numbers of groups that train, validate and test; empty: none. ConfigError otherwise."""
+    numbers = text.split("/") if text else []
+    if not numbers:
+        return None
+    if len(numbers) != 3 or not all(number.strip().isdigit() for number in numbers):
+        raise ConfigError(f"--groups {text} is not three numbers", "Write how many groups train, validate and test: --groups 16/4/4.")
+    train, valid, test = map(int, numbers)
+    return train, valid, test
+
+
+def parse_setting(text: str) -> tuple[str, Any]:
     key, equals, value = text.partition("=")
     if not equals:
         raise ConfigError(f"--set {text} is not KEY=VALUE", "Write, for instance, --set training.learning_rate=0.001.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,12 @@ import pandas as pd
 import torch
 
 from harness.data.catalogue import Facts
-from harness.data.schema import CLIP_COLUMNS, MODALITIES, SPLITS, Card, Dataset, ModalityCard, Ragged, Source, Task
+from harness.data.schema import CLIP_COLUMNS, MODALITIES, MORE_COLUMNS, SPLITS, Card, Dataset, ModalityCard, Ragged, Source, Task
+from harness.data.unpickle import release
 from harness.errors import DataError
 from harness.registry import suggest
+
+CHUNK = 256  # clips copied at a time
 
 Frames = Sequence[np.ndarray] | Ragged  # per clip (frames, dim)
 
@@ -27,17 +31,20 @@ def assemble(
     source: Source,
     simulated: bool = False,
     best_possible: Mapping[str, float] | None = None,
+    media_root: Path | None = None,
+    notices: Sequence[str] = (),
 ) -> Dataset:
-    """The data set ``name`` of ``clips`` (id, group, split, label; text if known) and ``features``, in the same order.
+    """The data set ``name`` of ``clips`` (id, group, split, label; where known text, fold, audio and video: files below
+    ``media_root``) and ``features``, in the same order. Without features there must be media files.
 
     NaN and infinities become 0, a clip without frames gets one frame of zeros; both are counted on the card. What a
-    reader should know (official sizes missed, a group in two splits) is a warning on the card. Raises DataError for
+    reader should know (``notices``, official sizes missed, a group in two splits) is a warning on the card. Raises DataError for
     what cannot be used: no clips, no features, a repeated id, an unknown split, a label that the task does not allow,
     features of another number of clips, of changing width or not numeric.
     """
     where = ", ".join(source.files) or name
     table = _clips(clips, facts.task, where)
-    if not features:
+    if not features and media_root is None:
         raise DataError(f"{where} gives no features for any of {', '.join(MODALITIES)}", "Import at least one modality.")
     unknown = [modality for modality in features if modality not in MODALITIES]
     if unknown:
@@ -57,14 +64,14 @@ def assemble(
         source=source,
         licence="" if simulated else facts.licence,
         citation="" if simulated else facts.citation,
-        warnings=tuple(_warnings(table, facts)),
+        warnings=(*notices, *_warnings(table, facts)),
         best_possible=dict(best_possible or {}),
     )
-    return Dataset(card, table, {modality: ragged for modality, (ragged, _) in built.items()})
+    return Dataset(card, table, {modality: ragged for modality, (ragged, _) in built.items()}, media_root)
 
 
 def _clips(clips: pd.DataFrame, task: Task, where: str) -> pd.DataFrame:
-    """The checked table of clips with exactly the columns ``CLIP_COLUMNS``."""
+    """The checked table of clips with the columns ``CLIP_COLUMNS``, then those of ``MORE_COLUMNS`` that ``clips`` has."""
     missing = [column for column in CLIP_COLUMNS if column != "text" and column not in clips]
     if missing:
         raise DataError(f"{where}: the clips have no {' and no '.join(missing)}", f"Needed: {', '.join(CLIP_COLUMNS[:-1])}.")
@@ -75,6 +82,8 @@ def _clips(clips: pd.DataFrame, task: Task, where: str) -> pd.DataFrame:
     _check_splits(table, where)
     table["label"] = _labels(clips["label"], table["id"], task, where)
     table["text"] = clips["text"].fillna("").astype(str).to_numpy() if "text" in clips else ""
+    for column in (column for column in MORE_COLUMNS if column in clips):
+        table[column] = _strings(clips, column, where) if column == "fold" else clips[column].fillna("").astype(str).to_numpy()
     return table
 
 
@@ -127,10 +136,10 @@ def _labels(labels: pd.Series, ids: pd.Series, task: Task, where: str) -> np.nda
 
 
 def _number(value: Any) -> float:
-    """``value`` as a number, NaN if it is none."""
+    """``value`` as a number, NaN if it is no real one."""
     try:
-        return float(value)
-    except (TypeError, ValueError):
+        return float("nan") if np.iscomplexobj(value) else float(value)
+    except (OverflowError, TypeError, ValueError):
         return float("nan")
 
 
@@ -144,15 +153,7 @@ def _modality(name: str, frames: Frames, ids: list[str], where: str) -> tuple[Ra
     lengths = np.maximum(real, 1)
     offsets = np.concatenate([[0], lengths.cumsum()])
     values = np.zeros((offsets[-1], dim), dtype=np.float32)
-    replaced = 0
-    for part, start in zip(parts, offsets[:-1], strict=True):
-        target = values[start : start + len(part)]
-        with np.errstate(over="ignore", invalid="ignore"):  # a double too large for a float is infinite, and counted
-            target[:] = part
-        if not np.isfinite(target).all():
-            bad = ~np.isfinite(target)
-            replaced += int(bad.sum())
-            target[bad] = 0
+    replaced = sum(_fill(values, parts[i : i + CHUNK], offsets[i:]) for i in range(0, len(parts), CHUNK))
     card = ModalityCard(
         dim=dim,
         frames=len(values),
@@ -163,6 +164,21 @@ def _modality(name: str, frames: Frames, ids: list[str], where: str) -> tuple[Ra
         empty_clips=int((real == 0).sum()),
     )
     return Ragged(torch.from_numpy(values), torch.from_numpy(offsets.astype(np.int64))), card
+
+
+def _fill(values: np.ndarray, parts: Sequence[np.ndarray], offsets: np.ndarray) -> int:
+    """Copy ``parts`` into ``values`` from ``offsets`` on, 0 for what is not finite; how many values those were."""
+    replaced = 0
+    for part, start in zip(parts, offsets.tolist(), strict=False):
+        target = values[start : start + len(part)]
+        with np.errstate(over="ignore", invalid="ignore"):  # a double too large for a float is infinite, and counted
+            target[:] = part
+        if not np.isfinite(target).all():
+            bad = ~np.isfinite(target)
+            replaced += int(bad.sum())
+            target[bad] = 0
+    release(parts[0])  # of a mapped file, only the copy stays in memory
+    return replaced
 
 
 def _parts(frames: Frames) -> Sequence[np.ndarray]:
@@ -207,7 +223,10 @@ def _warnings(table: pd.DataFrame, facts: Facts) -> list[str]:
     found = [f"no clips in {' and '.join(empty)}: for cross-validation only"] if empty else []
     different = [f"{split} {counts[split]} ({size})" for split, size in facts.splits.items() if counts.get(split, size) != size]
     if different:
-        found.append(f"split sizes differ from the official ones, given in brackets: {', '.join(different)}")
+        whose = next((f"; they are those of {who}" for who, sizes in facts.other_splits.items() if counts == sizes), "")
+        found.append(f"split sizes differ from the official ones, given in brackets: {', '.join(different)}{whose}")
+    if facts.clips and len(table) != facts.clips:
+        found.append(f"{len(table)} clips, published are {facts.clips}")
     places = table.groupby("group")["split"].nunique()
     shared = places.index[places > 1].tolist()
     if shared:

@@ -12,8 +12,6 @@ from torch import Tensor
 from harness import seeds
 from harness.data.schema import Split
 
-BUCKET = 8  # batches that are sorted by length together: enough to save padding, few enough to keep batches random
-
 
 @dataclass(frozen=True)
 class Batch:
@@ -64,18 +62,21 @@ def gather(split: Split, position: Tensor) -> Batch:
     )
 
 
-def shuffled(split: Split, size: int, seed: int, epoch: int) -> list[Tensor]:
-    """One epoch's batches as positions: every clip once, in random batches of clips of similar length.
+def shuffled(split: Split, size: int, seed: int, epoch: int, together: int = 1) -> list[Tensor]:
+    """One epoch's batches as positions: every clip once, in random order.
 
-    The order is the stream (seed, "shuffle", epoch) and does not depend on the method. A last batch of one
+    With ``together`` above 1, clips of that many batches are sorted by length before they are cut into batches: less
+    padding, but batches that are not independent of length. The order is the stream (seed, "shuffle", epoch) and does
+    not depend on the method. A last batch of one
     clip is merged into the one before it, since batch statistics of one clip are not defined.
     """
     rng = seeds.generator(seed, "shuffle", epoch)
     order = rng.permutation(len(split))
-    work = _work(split)
-    span = size * BUCKET
-    buckets = [order[i : i + span] for i in range(0, len(order), span)]
-    batches = [part for bucket in buckets for part in _cut(bucket[np.argsort(work[bucket], kind="stable")], size)]
+    buckets = _cut(order, size * together)
+    if together > 1:
+        work = _work(split)
+        buckets = [bucket[np.argsort(work[bucket], kind="stable")] for bucket in buckets]
+    batches = [part for bucket in buckets for part in _cut(bucket, size)]
     if len(batches) > 1 and len(batches[-1]) == 1:
         batches[-2:] = [np.concatenate(batches[-2:])]
     return [torch.from_numpy(batches[i]) for i in rng.permutation(len(batches))]

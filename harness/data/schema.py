@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
 import pandas as pd
@@ -18,6 +19,7 @@ from torch import Tensor
 MODALITIES = ("text", "audio", "vision")
 SPLITS = ("train", "valid", "test")
 CLIP_COLUMNS = ("id", "group", "split", "label", "text")
+MORE_COLUMNS = ("fold", "audio", "video")  # where known: name of the published fold; media files, below Dataset.media_root
 
 
 class Frozen(BaseModel):
@@ -60,6 +62,18 @@ class Source(Frozen):
     notes: dict[str, str] = {}
 
 
+class Finding(Frozen):
+    """What a check of harness.data.checks found: an error makes numbers wrong, a warning may, a notice is good to know."""
+
+    check: str
+    severity: Literal["error", "warning", "notice"]
+    message: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{self.severity} ({self.check}): {self.message}. {self.remedy}"
+
+
 class Card(Frozen):
     """The data card: all that a reader of a table must know about the inputs."""
 
@@ -77,6 +91,7 @@ class Card(Frozen):
     licence: str = ""
     citation: str = ""
     warnings: tuple[str, ...] = ()
+    findings: tuple[Finding, ...] = Field((), description="what the checks found at import")
     best_possible: dict[str, float] = Field(default_factory=dict, description="simulated data: test score of the ideal predictor")
     fingerprint: str = ""
 
@@ -123,14 +138,27 @@ class Ragged:
 
 @dataclass(frozen=True)
 class Dataset:
-    """One stored data set: its card, its clips (columns ``CLIP_COLUMNS``) and its features by modality."""
+    """One stored data set: its card, its clips (columns ``CLIP_COLUMNS``, then those of ``MORE_COLUMNS`` that are known) and
+    its features by modality. A data set of media files from which nothing was extracted yet has no features.
+
+    ``clips["audio"]`` and ``clips["video"]`` are paths below ``media_root``, empty where a clip has no such file. The root is
+    kept apart, because it is the user's own folder: it never stands on the card.
+    """
 
     card: Card
     clips: pd.DataFrame
     features: Mapping[str, Ragged]
+    media_root: Path | None = None
 
     def __len__(self) -> int:
         return len(self.clips)
+
+    def media(self, kind: Literal["audio", "video"]) -> list[Path | None]:
+        """Each clip's media file of this kind, None where it has none."""
+        if self.media_root is None or kind not in self.clips:
+            return [None] * len(self)
+        root = self.media_root
+        return [root / path if path else None for path in self.clips[kind]]
 
     def rows(self, rows: Sequence[int] | Tensor) -> Split:
         """The clips at ``rows`` with their labels."""

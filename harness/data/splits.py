@@ -1,78 +1,328 @@
-"""Splits: the official one, or folds that keep every group (video, actor) on one side."""
+"""Which clips train, validate and test: the protocols of the field, one small value each.
+
+| protocol | what tests | what validates, if no share is stated | random |
+|---|---|---|---|
+| ``official`` | the clips that the data set marks ``test`` | those it marks ``valid`` | nothing |
+| ``grouped`` | fold ``index`` of ``of``; whole groups are dealt to folds of like numbers of clips | the next fold | the deal |
+| ``stratified`` | the same, clip by clip with equal label shares; clips of one group lie on several sides | the next fold | the deal |
+| ``stratified-grouped`` | the same, whole groups with label shares as equal as they allow | the next fold | the deal |
+| ``holdout`` | groups drawn at random, so many as ``groups`` says (16/4/4: train, validate, test) | so many as it says | the draw |
+| ``published`` | fold ``index`` of the folds that the data set ships (column ``fold`` of its clips) | the next fold | nothing |
+
+A group is what clips of one person or recording share: a video, an actor, a session (the data set's card says which). Only
+``stratified`` lets one group train and test; its scores speak of people seen in training and are not comparable with others.
+Labels are stratified by class; intensities by their nearest whole number.
+
+With ``validation`` stated (a share of the training clips), the validation part is instead cut out of what would train: whole
+groups drawn at random until their clips come nearest to the share; clip by clip and stratified under ``stratified``. The fold
+that would have validated then trains. ``repeat`` names a new deal, draw or cut. Under ``official`` a share serves data sets
+that ship no validation part.
+"""
 
 from __future__ import annotations
 
-from typing import Literal
+import hashlib
+import json
+import warnings
+from collections.abc import Callable
+from typing import Literal, get_args
 
 import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
 from pydantic import Field
 
 from harness import seeds
-from harness.data.schema import SPLITS, Dataset, Frozen, Split
-from harness.errors import DataError
+from harness.data.schema import SPLITS, Dataset, Frozen, Split, Task
+from harness.errors import ConfigError, DataError
+from harness.registry import suggest
+
+Protocol = Literal["official", "grouped", "stratified", "stratified-grouped", "holdout", "published"]
+PROTOCOLS: tuple[str, ...] = get_args(Protocol)
+DEALT = ("grouped", "stratified", "stratified-grouped")
+FOLD = "fold"  # the column of the clips in which a data set ships its folds
+
+Mask = NDArray[np.bool_]
+Ints = NDArray[np.int64]
 
 
 class Fold(Frozen):
-    """Which clips train, validate and test.
+    """One cut of a data set into training, validation and test part; the module's table says what each protocol means."""
 
-    ``official``: the split the data set ships. ``grouped``: fold ``index`` of ``of``; groups are dealt to folds so
-    that clip counts are balanced, fold ``index`` tests, the next one validates, the others train. ``repeat`` names a
-    new random deal.
-    """
-
-    protocol: Literal["official", "grouped"] = "official"
+    protocol: Protocol = "official"
     index: int = Field(0, ge=0)
     of: int = Field(1, ge=1)
     repeat: int = Field(0, ge=0)
+    validation: float | None = Field(None, gt=0, lt=1, description="share of the training clips that validates instead")
+    groups: tuple[int, int, int] | None = Field(None, description="holdout: numbers of groups that train, validate and test")
 
     def __str__(self) -> str:
-        return "official split" if self.protocol == "official" else f"fold {self.index + 1}/{self.of}, repeat {self.repeat + 1}"
+        share = "" if self.validation is None else f", {self.validation:.3g} of training validates"
+        return self._name() + share
+
+    def _name(self) -> str:
+        if self.protocol == "official":
+            return "official split"
+        if self.protocol == "holdout":
+            return f"hold-out {self.repeat + 1} of {'/'.join(map(str, self.groups or ()))} groups"
+        kind = "" if self.protocol == "grouped" else f"{self.protocol} "
+        fold = f"{kind}fold {self.index + 1}/{self.of}"
+        return fold if self.protocol == "published" and not self.repeat else f"{fold}, repeat {self.repeat + 1}"
 
 
 class Parts(dict[str, Split]):
     """The splits ``train``, ``valid`` and ``test`` of one fold."""
 
+    @property
+    def hash(self) -> str:
+        """SHA-256 over which clip id has which role, whatever the order of the clips."""
+        return hashlib.sha256(json.dumps([[role, sorted(self[role].ids)] for role in SPLITS]).encode()).hexdigest()
 
-def folds(number: int, repeats: int = 1) -> list[Fold]:
-    """The folds of a grouped cross-validation with ``number`` folds (at least 3: train, validation, test)."""
-    if number < 3:
-        raise DataError(f"{number} folds cannot be cut into training, validation and test", "Ask for at least 3 folds.")
-    return [Fold(protocol="grouped", index=i, of=number, repeat=r) for r in range(repeats) for i in range(number)]
+
+def folds(
+    number: int = 0,
+    repeats: int = 1,
+    protocol: str = "",
+    *,
+    validation: float | None = None,
+    groups: tuple[int, int, int] | None = None,
+) -> list[Fold]:
+    """All folds of a protocol, repeat by repeat; without a name ``grouped`` where ``number`` is given, else ``official``.
+
+    ``number`` counts folds (0: none asked for), ``repeats`` new deals; ``holdout`` takes ``groups`` and one draw per
+    repeat. ConfigError for combinations that mean nothing.
+    """
+    name = protocol or ("grouped" if number else "holdout" if groups else "official")
+    if name not in PROTOCOLS:
+        raise ConfigError(f"there is no protocol called '{name}'", suggest(name, PROTOCOLS))
+    _check(name, number, repeats, validation, groups)
+    common = {"protocol": name, "validation": validation, "groups": groups}
+    return [Fold.model_validate({**common, "index": i, "of": number or 1, "repeat": r}) for r in range(repeats) for i in range(number or 1)]
 
 
 def cut(dataset: Dataset, fold: Fold) -> Parts:
-    """The three splits of ``fold``; DataError where the data set cannot give them."""
-    return Parts(zip(SPLITS, (_official if fold.protocol == "official" else _grouped)(dataset, fold), strict=True))
+    """The three parts of ``fold``; DataError where the data set cannot give them."""
+    test, valid = _HELD_OUT[fold.protocol](dataset, fold)
+    if fold.validation is not None:
+        valid = _carved(dataset, _trains(dataset, fold, test), fold)
+    masks = {"train": _trains(dataset, fold, test) & ~valid, "valid": valid, "test": test}
+    empty = [role for role, mask in masks.items() if not mask.any()]
+    if empty:
+        raise DataError(f"{dataset.card.name}: {fold} leaves no clips to {' and to '.join(map(_verb, empty))}", "Ask for fewer folds.")
+    return Parts({role: dataset.rows(np.flatnonzero(mask).tolist()) for role, mask in masks.items()})
 
 
-def _official(dataset: Dataset, fold: Fold) -> list[Split]:
+def published_folds(dataset: Dataset) -> int:
+    """How many folds the data set ships; DataError where it ships none or leaves clips out."""
+    return len(_published(dataset)[0])
+
+
+def strata(labels: pd.Series, task: Task) -> Ints:
+    """Stratum of each clip, (N,): its class, or its intensity rounded to a whole number (half to even) within the scale."""
+    values = labels.to_numpy(dtype=np.float64)
+    return (values if task.kind == "classification" else np.rint(values.clip(task.low, task.high))).astype(np.int64)
+
+
+# ---- what is asked for
+
+
+def _check(name: str, number: int, repeats: int, validation: float | None, groups: tuple[int, int, int] | None) -> None:
+    least = 2 if validation is not None else 3
+    if name in ("official", "holdout") and number:
+        raise ConfigError(f"the protocol '{name}' has no folds, {number} were asked for", f"With folds: {', '.join(DEALT)}, published.")
+    if name in DEALT and not number:
+        raise ConfigError(f"the protocol '{name}' needs a number of folds", "Say, for instance, --folds 5.")
+    if name not in ("official", "holdout") and number < least:
+        raise ConfigError(f"{number} folds cannot be cut into training, validation and test", f"Ask for at least {least} folds.")
+    if validation is not None and not 0 < validation < 1:
+        raise ConfigError(f"--validation {validation:g} is no share of the training clips", "Give a number between 0 and 1, such as 0.15.")
+    if repeats > 1 and name in ("official", "published") and validation is None:
+        raise ConfigError(f"the protocol '{name}' has nothing random to repeat", "Leave --repeats out, or run more seeds.")
+    if (name == "holdout") != (groups is not None):
+        raise ConfigError("the protocol 'holdout' and --groups belong together", "Say, for instance, --protocol holdout --groups 16/4/4.")
+    if groups is not None and (min(groups) < 1 or validation is not None):
+        raise ConfigError(
+            f"--groups {'/'.join(map(str, groups))} must say how many groups train, validate and test, without --validation",
+            "Give three numbers of at least 1, such as 16/4/4.",
+        )
+
+
+def _verb(role: str) -> str:
+    return {"valid": "validate"}.get(role, role)
+
+
+# ---- what tests and what validates: masks over the clips (N,)
+
+
+def _official(dataset: Dataset, fold: Fold) -> tuple[Mask, Mask]:
     column = dataset.clips["split"].to_numpy()
-    rows = [np.flatnonzero(column == name) for name in SPLITS]
-    missing = [name for name, found in zip(SPLITS, rows, strict=True) if not len(found)]
+    here = {name: bool((column == name).any()) for name in SPLITS}
+    if fold.validation is not None and here["valid"]:
+        raise DataError(
+            f"{dataset.card.name} ships a validation part of its own, and a share of {fold.validation:g} was asked for",
+            "Leave --validation out.",
+        )
+    missing = [name for name in SPLITS if not here[name] and not (name == "valid" and fold.validation)]
     if missing:
+        share = " or state what share of training validates: --validation 0.15" if missing == ["valid"] else ""
         raise DataError(
             f"{dataset.card.name} has no clips in {', '.join(missing)}: the official split cannot be run",
-            "Run it by cross-validation instead: --folds 5.",
+            f"Run it by cross-validation instead: --folds 5{share}.",
         )
-    return [dataset.rows(found.tolist()) for found in rows]
+    return column == "test", column == "valid"
 
 
-def _grouped(dataset: Dataset, fold: Fold) -> list[Split]:
-    groups = dataset.clips["group"].to_numpy().astype(str)
-    names, sizes = np.unique(groups, return_counts=True)
+def _holdout(dataset: Dataset, fold: Fold) -> tuple[Mask, Mask]:
+    assert fold.groups is not None
+    names, group = _groups(dataset)
+    train, valid, test = fold.groups
+    if train + valid + test != len(names):
+        raise DataError(
+            f"{dataset.card.name} has {len(names)} groups, {train}/{valid}/{test} makes {train + valid + test}",
+            f"Give three numbers whose sum is {len(names)}.",
+        )
+    order = seeds.generator(fold.repeat, "holdout", *fold.groups).permutation(len(names))
+    return np.isin(group, order[:test]), np.isin(group, order[test : test + valid])
+
+
+def _folded(place: Callable[[Dataset, Fold], Ints]) -> Callable[[Dataset, Fold], tuple[Mask, Mask]]:
+    """Masks from ``place``, the fold of each clip: fold ``index`` tests, the next one validates."""
+
+    def held_out(dataset: Dataset, fold: Fold) -> tuple[Mask, Mask]:
+        where = place(dataset, fold)
+        return where == fold.index, where == (fold.index + 1) % fold.of
+
+    return held_out
+
+
+def _grouped(dataset: Dataset, fold: Fold) -> Ints:
+    names, group = _enough_groups(dataset, fold)
+    return _deal(np.bincount(group, minlength=len(names)), fold)[group]
+
+
+def _stratified(dataset: Dataset, fold: Fold) -> Ints:
+    if len(dataset) < fold.of:
+        raise DataError(
+            f"{dataset.card.name} has {len(dataset)} clips, too few for {fold.of} folds", f"Ask for at most {len(dataset)} folds."
+        )
+    order = _by_stratum(dataset, seeds.generator(fold.repeat, "folds", fold.of, fold.protocol))
+    where = np.empty(len(dataset), dtype=np.int64)
+    where[order] = np.arange(len(dataset)) % fold.of
+    return where
+
+
+def _stratified_grouped(dataset: Dataset, fold: Fold) -> Ints:
+    from sklearn.model_selection import StratifiedGroupKFold  # takes a second to import
+
+    _, group = _enough_groups(dataset, fold)
+    state = seeds.derive(fold.repeat, "folds", fold.of, fold.protocol) % 2**32
+    dealer = StratifiedGroupKFold(fold.of, shuffle=True, random_state=state)
+    where = np.empty(len(dataset), dtype=np.int64)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # a rare label cannot be in every fold; the check missing-class says so
+        try:
+            for number, (_, rows) in enumerate(dealer.split(group, strata(dataset.clips["label"], dataset.card.task), group)):
+                where[rows] = number
+        except ValueError as error:
+            raise DataError(f"{dataset.card.name} cannot be dealt to {fold.of} folds: {error}", "Ask for fewer folds.") from None
+    return where
+
+
+def _shipped(dataset: Dataset, fold: Fold) -> Ints:
+    names, where = _published(dataset)
+    if fold.of != len(names):
+        raise DataError(
+            f"{dataset.card.name} ships {len(names)} folds, {fold.of} were asked for", f"Say --folds {len(names)}, or leave it out."
+        )
+    return where
+
+
+_HELD_OUT: dict[str, Callable[[Dataset, Fold], tuple[Mask, Mask]]] = {
+    "official": _official,
+    "holdout": _holdout,
+    "grouped": _folded(_grouped),
+    "stratified": _folded(_stratified),
+    "stratified-grouped": _folded(_stratified_grouped),
+    "published": _folded(_shipped),
+}
+
+
+# ---- parts of the above
+
+
+def _groups(dataset: Dataset) -> tuple[NDArray[np.str_], Ints]:
+    """Names of the groups, sorted, and each clip's group as an index into them, (N,)."""
+    names, group = np.unique(dataset.clips["group"].to_numpy().astype(str), return_inverse=True)
+    return names, group
+
+
+def _enough_groups(dataset: Dataset, fold: Fold) -> tuple[NDArray[np.str_], Ints]:
+    names, group = _groups(dataset)
     if len(names) < fold.of:
         raise DataError(f"{dataset.card.name} has {len(names)} groups, too few for {fold.of} folds", f"Ask for at most {len(names)} folds.")
-    place = dict(zip(names, _deal(sizes, fold), strict=True))
-    where = np.array([place[group] for group in groups])
-    test, valid = where == fold.index, where == (fold.index + 1) % fold.of
-    return [dataset.rows(np.flatnonzero(part).tolist()) for part in (~test & ~valid, valid, test)]
+    return names, group
 
 
-def _deal(sizes: np.ndarray, fold: Fold) -> np.ndarray:
+def _deal(sizes: Ints, fold: Fold) -> Ints:
     """Fold of each group: in random order, each to the fold with the fewest clips so far."""
     order = seeds.generator(fold.repeat, "folds", fold.of).permutation(len(sizes))
-    load, place = np.zeros(fold.of), np.zeros(len(sizes), dtype=int)
+    load, place = np.zeros(fold.of), np.zeros(len(sizes), dtype=np.int64)
     for group in order:
         place[group] = load.argmin()
         load[place[group]] += sizes[group]
     return place
+
+
+def _published(dataset: Dataset) -> tuple[list[str], Ints]:
+    """The shipped folds' names, in the order of their numbers, and each clip's fold as an index into them, (N,)."""
+    column = dataset.clips.get(FOLD)
+    if column is None:
+        raise DataError(f"{dataset.card.name} ships no folds", "Deal some: --folds 5 --protocol grouped.")
+    named = column.fillna("").astype(str).to_numpy()
+    lacking = np.flatnonzero(named == "")
+    if len(lacking):
+        clip = dataset.clips["id"].iloc[lacking[0]]
+        raise DataError(f"{dataset.card.name}: {len(lacking)} clips are in no fold, the first is '{clip}'", "Give every clip a fold.")
+    names = sorted(set(named.tolist()), key=lambda name: (not name.isdigit(), int(name) if name.isdigit() else 0, name))
+    place = {name: number for number, name in enumerate(names)}
+    return names, np.array([place[name] for name in named], dtype=np.int64)
+
+
+def _trains(dataset: Dataset, fold: Fold, test: Mask) -> Mask:
+    return (dataset.clips["split"] == "train").to_numpy() if fold.protocol == "official" else ~test
+
+
+def _carved(dataset: Dataset, pool: Mask, fold: Fold) -> Mask:
+    """The clips of ``pool`` that validate."""
+    rng = seeds.generator(fold.repeat, "validation", fold.protocol, fold.of, fold.index)
+    wanted = (fold.validation or 0) * pool.sum()
+    return _carve_clips(dataset, pool, wanted, rng) if fold.protocol == "stratified" else _carve_groups(dataset, pool, wanted, rng)
+
+
+def _carve_groups(dataset: Dataset, pool: Mask, wanted: float, rng: np.random.Generator) -> Mask:
+    names, group = _groups(dataset)
+    sizes = np.bincount(group[pool], minlength=len(names))
+    present = np.flatnonzero(sizes)
+    if len(present) < 2:
+        raise DataError(f"{dataset.card.name}: the training part has a single group, of which none can be spared to validate", "")
+    chosen: list[int] = []
+    for one in rng.permutation(present):
+        total = sizes[chosen].sum()
+        if abs(total + sizes[one] - wanted) < abs(total - wanted) and len(chosen) < len(present) - 1:
+            chosen.append(int(one))
+    return pool & np.isin(group, chosen or [int(present[sizes[present].argmin()])])
+
+
+def _carve_clips(dataset: Dataset, pool: Mask, wanted: float, rng: np.random.Generator) -> Mask:
+    order = _by_stratum(dataset, rng)
+    order = order[pool[order]]
+    steps = np.floor(np.arange(len(order) + 1) * (wanted / len(order)) + rng.random())
+    valid = np.zeros(len(pool), dtype=bool)
+    valid[order[np.diff(steps) > 0]] = True
+    return valid
+
+
+def _by_stratum(dataset: Dataset, rng: np.random.Generator) -> Ints:
+    """All clips, stratum after stratum, in random order within each: (N,)."""
+    order = rng.permutation(len(dataset))
+    return order[np.argsort(strata(dataset.clips["label"], dataset.card.task)[order], kind="stable")]

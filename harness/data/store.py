@@ -1,4 +1,7 @@
-"""Data sets on disk: ``ROOT/NAME/`` holds features.safetensors, clips.parquet and card.json, whole or not at all."""
+"""Data sets on disk: ``ROOT/NAME/`` holds features.safetensors, clips.parquet and card.json, whole or not at all.
+
+Where clips have media files, ``media_root`` holds the folder in which they lie: edit it if you move them.
+"""
 
 from __future__ import annotations
 
@@ -20,12 +23,12 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from harness.data.schema import CLIP_COLUMNS, Card, Dataset, Ragged
+from harness.data.schema import CLIP_COLUMNS, MORE_COLUMNS, Card, Dataset, Ragged
 from harness.errors import DataError
 from harness.files import sync_folder
 from harness.registry import suggest
 
-FEATURES, CLIPS, CARD = "features.safetensors", "clips.parquet", "card.json"
+FEATURES, CLIPS, CARD, MEDIA = "features.safetensors", "clips.parquet", "card.json", "media_root"
 NAME = re.compile(r"[A-Za-z0-9][\w.+-]*(@[A-Za-z0-9][\w.+-]*)?")
 
 T = TypeVar("T")
@@ -71,7 +74,8 @@ def load(name: str, root: Path, *, verify: bool = False) -> Dataset:
     card = _part(folder / CARD, lambda path: Card.model_validate_json(path.read_bytes()))
     clips = _part(folder / CLIPS, pd.read_parquet)
     features = _part(folder / FEATURES, _map)
-    dataset = Dataset(card.model_copy(update={"name": name}), clips, {m: features[m] for m in card.modalities if m in features})
+    media = _part(folder / MEDIA, lambda path: Path(path.read_text(encoding="utf-8").rstrip("\n"))) if (folder / MEDIA).exists() else None
+    dataset = Dataset(card.model_copy(update={"name": name}), clips, {m: features[m] for m in card.modalities if m in features}, media)
     fault = _disagreement(dataset, set(features))
     if not fault and verify and fingerprint(dataset) != card.fingerprint:
         fault = "the values are not those that were stored"
@@ -102,13 +106,13 @@ def resolve(name: str, root: Path) -> str | None:
 
 
 def fingerprint(dataset: Dataset) -> str:
-    """SHA-256 over task, clips (id, group, split, label, in order) and every modality's lengths and values.
+    """SHA-256 over task, clips (id, group, split, label and fold if there is one, in order) and every modality's lengths and values.
 
-    It depends on nothing else: not on name, transcript, source, file format, library versions or dictionary order.
+    It depends on nothing else: not on name, transcript, media paths, source, file format, library versions or dictionary order.
     """
     task = dataset.card.task
     digest = hashlib.sha256(json.dumps([task.kind, task.low, task.high, list(task.classes)]).encode())
-    for column in ("id", "group", "split"):
+    for column in ("id", "group", "split", *(["fold"] if "fold" in dataset.clips else [])):
         digest.update(json.dumps([str(value) for value in dataset.clips[column]]).encode())
     digest.update(dataset.clips["label"].to_numpy(dtype="<f8").tobytes())
     for name, ragged in sorted(dataset.features.items()):
@@ -138,6 +142,8 @@ def _write(dataset: Dataset, folder: Path) -> None:
     tensors |= {f"{name}.offsets": ragged.offsets.contiguous() for name, ragged in dataset.features.items()}
     save_file(tensors, folder / FEATURES)
     dataset.clips.to_parquet(folder / CLIPS, index=False)
+    if dataset.media_root is not None:
+        (folder / MEDIA).write_text(f"{dataset.media_root}\n", encoding="utf-8")
     (folder / CARD).write_text(dataset.card.model_dump_json(indent=2) + "\n", encoding="utf-8")
     for path in folder.iterdir():
         with open(path, "rb") as file:
@@ -175,8 +181,9 @@ def _map(path: Path) -> dict[str, Ragged]:
 
 def _disagreement(dataset: Dataset, stored: set[str]) -> str:
     """What does not fit between card, clips and features; empty if all is well."""
-    if tuple(dataset.clips.columns) != CLIP_COLUMNS:
-        return f"{CLIPS} has the columns {', '.join(dataset.clips.columns)} instead of {', '.join(CLIP_COLUMNS)}"
+    columns = (*CLIP_COLUMNS, *(column for column in MORE_COLUMNS if column in dataset.clips))
+    if tuple(dataset.clips.columns) != columns:
+        return f"{CLIPS} has the columns {', '.join(dataset.clips.columns)} instead of {', '.join(columns)}"
     if dataset.clips["split"].value_counts().to_dict() != {split: n for split, n in dataset.card.clips.items() if n}:
         return f"{CLIPS} does not hold the clips that {CARD} counts"
     if stored != set(dataset.card.modalities):

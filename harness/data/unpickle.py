@@ -4,13 +4,17 @@ A pickle names functions and calls them. Here every name is looked up in a short
 NumPy arrays and plain containers; any other name ends the reading. NumPy's own restoring functions are not on the
 list, because they trust the pickle too: a dtype whose state clears its object flag would turn bytes into pointers.
 A file made for it can still exhaust the stack (tuples nested 100,000 deep) and end the process; it runs nothing.
+
+Large arrays are not read at all: they are views of the file, mapped into memory, so that a file of 4 GB costs what is touched of
+it. They are read-only, and the file must not change while they are used.
 """
 
 from __future__ import annotations
 
+import io
 import math
+import mmap
 import pickle
-import pickletools
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +22,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from harness.data.opcodes import Scan, scan
 from harness.errors import DataError
 
 DTYPE = re.compile(r"[?bBiufcSUaO]\d*")  # numbers, booleans, strings, objects; no records, no dates
@@ -25,15 +30,13 @@ ORDERS = ("<", ">", "|", "=")
 
 
 def unpickle(path: Path) -> Any:
-    """The content of the pickle ``path``: containers, numbers, strings and NumPy arrays of these.
+    """The content of the pickle ``path``: containers, numbers, strings and NumPy arrays of these, large ones as views of the file.
 
     Raises DataError if the file cannot be read, is cut short or damaged, or asks for anything else by name.
     """
     try:
         with open(path, "rb") as file:
-            _scan(file, path.stat().st_size)
-            file.seek(0)
-            return _Unpickler(file, path).load()
+            return _load(file, path)
     except DataError:
         raise
     except OSError as error:
@@ -45,20 +48,32 @@ def unpickle(path: Path) -> Any:
         ) from error
 
 
-def _scan(file: IO[bytes], size: int) -> None:
-    """Walk the opcodes once without obeying them: finds a file cut short, and memo numbers made up to fill the memory."""
-    for opcode, argument, _ in pickletools.genops(file):
-        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and isinstance(argument, int) and not 0 <= argument <= size:
-            raise ValueError(f"memo number {argument} in a file of {size} bytes")
+def release(array: np.ndarray[Any, Any]) -> None:
+    """Give back the memory of the pages read so far, if ``array`` is a view of a mapped file; they are read again if touched."""
+    base: Any = array
+    while isinstance(base, np.ndarray):
+        base = base.base
+    if isinstance(base, memoryview) and isinstance(base.obj, mmap.mmap):
+        base.obj.madvise(mmap.MADV_DONTNEED)
+
+
+def _load(file: IO[bytes], path: Path) -> Any:
+    data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    found = scan(data)
+    if not found.blocks:
+        data.close()
+        return _Unpickler(file, path).load()
+    return _MappingUnpickler(data, found, path).load()
 
 
 class _Unpickler(pickle.Unpickler):
     def __init__(self, file: IO[bytes], path: Path) -> None:
         super().__init__(file, encoding="latin1")  # arrays pickled by Python 2 keep their bytes in a str
         self._path = path
+        self._allowed = ALLOWED
 
     def find_class(self, module: str, name: str) -> Any:
-        stand_in = ALLOWED.get((module.replace("numpy.core.", "numpy._core."), name))
+        stand_in = self._allowed.get((module.replace("numpy.core.", "numpy._core."), name))
         if stand_in is None:
             raise DataError(
                 f"{self._path} would run or load '{module}.{name}': refused",
@@ -66,6 +81,43 @@ class _Unpickler(pickle.Unpickler):
                 "do not open this one with pickle.load, and ask its source for plain arrays.",
             )
         return stand_in
+
+
+class _MappingUnpickler(_Unpickler):
+    """Reads the pickle without its large blocks, which come as views of the mapped file ``data``."""
+
+    def __init__(self, data: mmap.mmap, found: Scan, path: Path) -> None:
+        super().__init__(io.BytesIO(found.without_blocks(data)), path)
+        self._allowed = ALLOWED | {("numpy._core.multiarray", "_reconstruct"): _StandIn(_hold)}
+        view = memoryview(data)
+        self._views = [view[block.start : block.stop] for block in found.blocks]
+        self._text = {id(part) for part, block in zip(self._views, found.blocks, strict=True) if block.is_text}
+
+    def persistent_load(self, number: Any) -> memoryview:
+        view: memoryview = self._views[number]
+        return view
+
+    def load(self) -> Any:
+        return self._settled(super().load(), set())
+
+    def _settled(self, value: Any, seen: set[int]) -> Any:
+        """``value`` with arrays in the place of their holders, and bytes in that of views outside arrays."""
+        if isinstance(value, _Holder):
+            return self._settled(value.array, seen)
+        if isinstance(value, memoryview):
+            return str(value, "latin1") if id(value) in self._text else bytes(value)
+        if isinstance(value, tuple):
+            parts = [self._settled(part, seen) for part in value]
+            return tuple(parts) if any(part is not old for part, old in zip(parts, value, strict=True)) else value
+        if isinstance(value, dict | list) and id(value) not in seen:
+            seen.add(id(value))
+            for key, old in list(value.items() if isinstance(value, dict) else enumerate(value)):
+                value[key] = self._settled(old, seen)
+        if isinstance(value, np.ndarray) and value.dtype.hasobject and id(value) not in seen:
+            seen.add(id(value))
+            for place in np.ndindex(value.shape):
+                value[place] = self._settled(value[place], seen)
+        return value
 
 
 class _StandIn:
@@ -112,6 +164,20 @@ class _Array(np.ndarray[Any, Any]):
         super().__setstate__(checked)
 
 
+class _Holder:
+    """An array under restoration whose memory is set once, to a part of the mapped file or to memory of its own."""
+
+    array: np.ndarray[Any, Any]
+
+    def __setstate__(self, state: Any) -> None:
+        _, shape, dtype, fortran, data = state
+        if isinstance(data, memoryview):
+            self.array = _from_buffer(data, dtype, shape, "F" if fortran else "C")
+        else:
+            self.array = _Array((0,), np.uint8)
+            self.array.__setstate__(state)
+
+
 def _size(shape: Any) -> int:
     if not isinstance(shape, tuple) or not all(type(length) is int and length >= 0 for length in shape):
         raise ValueError(f"array shape {shape!r}")
@@ -122,6 +188,12 @@ def _reconstruct(kind: Any, *_: Any) -> _Array:
     if kind is not NDARRAY:
         raise ValueError("only plain arrays are restored, no subclass")
     return _Array((0,), np.uint8)
+
+
+def _hold(kind: Any, *_: Any) -> _Holder:
+    if kind is not NDARRAY:
+        raise ValueError("only plain arrays are restored, no subclass")
+    return _Holder()
 
 
 def _plain(dtype: Any) -> np.dtype[Any]:

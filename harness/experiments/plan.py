@@ -22,12 +22,16 @@ class Effort(Frozen):
     budget: str = "quick"
     device: str = "cpu"
     seeds: tuple[int, ...] = ()
-    folds: int = Field(0, description="0: the official split; else grouped cross-validation")
+    protocol: str = Field("", description="a name of harness.data.splits; empty: grouped where folds are asked for, else official")
+    folds: int = Field(0, description="number of folds; 0: the protocol has none")
     repeats: int = 1
+    validation: float | None = Field(None, description="share of the training clips that validates")
+    groups: tuple[int, int, int] | None = Field(None, description="holdout: groups that train, validate and test")
     modalities: tuple[str, ...] | None = None
 
-    def protocol(self) -> list[Fold]:
-        return folds(self.folds, self.repeats) if self.folds else [Fold()]
+    def cuts(self) -> list[Fold]:
+        """Every fold that is asked for; ConfigError where the options do not fit together."""
+        return folds(self.folds, self.repeats, self.protocol, validation=self.validation, groups=self.groups)
 
 
 def method_trials(name: str, card: Card, effort: Effort, overrides: Mapping[str, Any], seeds: Sequence[int]) -> list[Trial]:
@@ -36,7 +40,7 @@ def method_trials(name: str, card: Card, effort: Effort, overrides: Mapping[str,
     return [
         make_trial(name, card, config, seed=seed, fold=fold, budget=effort.budget, modalities=effort.modalities)
         for seed in seeds
-        for fold in effort.protocol()
+        for fold in effort.cuts()
     ]
 
 

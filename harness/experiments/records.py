@@ -51,6 +51,7 @@ class Record(Frozen):
     simulated: bool
     environment: Environment
     parameters: int = Field(description="trainable parameters")
+    split_hash: str = Field(description="SHA-256 over which clip trained, validated and tested")
     best_epoch: int
     history: tuple[Epoch, ...]
     valid: Scores

@@ -145,6 +145,7 @@ def _tags(record: Record) -> dict[str, str]:
         "data": "simulated" if record.simulated else "real",
         "budget": record.budget,
         "fold": str(identity.fold),
+        "split_hash": record.split_hash,
         "commit": environment.commit,
         "dirty": str(environment.dirty).lower(),
     }

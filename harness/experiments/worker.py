@@ -97,6 +97,7 @@ class _Session:
             simulated=dataset.card.simulated,
             environment=environment(config.training.device),
             parameters=sum(p.numel() for p in method.parameters() if p.requires_grad),
+            split_hash=splits.Parts(train=train, valid=valid, test=test).hash,
             best_epoch=run.best_epoch,
             history=tuple(run.history),
             valid=scores["valid"],

@@ -50,4 +50,4 @@ def _splits(card: Card) -> str:
 
 
 def _notices(card: Card) -> str:
-    return "\n".join(f"Notice: {warning}" for warning in card.warnings)
+    return "\n".join([*(f"notice: {warning}" for warning in card.warnings), *map(str, card.findings)])

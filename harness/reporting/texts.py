@@ -143,6 +143,7 @@ def _data(told: Told) -> Iterator[str]:
     best = ", ".join(f"{name} {value:.3f}" for name, value in card.best_possible.items())
     yield f"Best possible test score on this data: {best}." if best else ""
     yield from (f"{warning.rstrip('.')}." for warning in card.warnings)
+    yield from (f"Check {found.check}: {found.message}." for found in card.findings if found.severity != "notice")
 
 
 def _effort(told: Told) -> Iterator[str]:

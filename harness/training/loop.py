@@ -116,7 +116,7 @@ def train(
     method.fit(train)
     if not any(parameter.requires_grad for parameter in method.parameters()):
         return Run(method, config, task_objective(config, task), *_nothing_to_optimise(config), seed)
-    steps = math.ceil(len(shuffled(train, config.training.batch_size, seed, 0)) / config.training.accumulate)
+    steps = math.ceil(len(_batches(train, config.training, seed, 0)) / config.training.accumulate)
     optimiser = make_optimiser(method, config.training)
     schedule = Schedule(optimiser, config.training, steps)
     run = Run(method, config, task_objective(config, task), optimiser, schedule, seed)
@@ -167,7 +167,7 @@ def _train_epoch(run: Run, forward: Callable[[Batch], Output], train: Split, num
     torch.manual_seed(seeds.derive(run.seed, "dropout", number))
     run.method.train()
     totals = _Totals()
-    for group in _groups(shuffled(train, run.settings.batch_size, run.seed, number), run.settings.accumulate):
+    for group in _groups(_batches(train, run.settings, run.seed, number), run.settings.accumulate):
         run.optimiser.zero_grad(set_to_none=True)
         clips = sum(len(positions) for positions in group)
         for positions in group:
@@ -225,6 +225,10 @@ def _clip(method: Method, settings: Training) -> None:
         nn.utils.clip_grad_norm_(method.parameters(), settings.clip_norm)
     if settings.clip_value is not None:
         nn.utils.clip_grad_value_(method.parameters(), settings.clip_value)
+
+
+def _batches(train: Split, settings: Training, seed: int, epoch: int) -> list[Tensor]:
+    return shuffled(train, settings.batch_size, seed, epoch, settings.length_buckets)
 
 
 def _groups(batches: list[Tensor], size: int) -> list[list[Tensor]]:

@@ -17,6 +17,7 @@ class Training(Settings):
     """How one trial is trained. Defaults are those of the peers' shared loop; a method states its own."""
 
     batch_size: int = Field(32, ge=1, description="clips per batch")
+    length_buckets: int = Field(1, ge=1, description="batches whose clips are sorted by length together; 1: fully random, as published")
     accumulate: int = Field(1, ge=1, description="batches per optimiser step; an incomplete last group is used, not dropped")
     optimiser: Literal["adam", "adamw", "adamax", "sgd"] = "adam"
     learning_rate: float = Field(1e-3, gt=0)
