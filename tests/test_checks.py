@@ -221,6 +221,15 @@ def test_labels_that_are_not_distributed_as_published_are_a_warning() -> None:
     assert found("label-histogram", replace(data, clips=clips.assign(label=-label).iloc[:600]), known) == []  # sizes differ: not compared
 
 
+def test_a_difference_from_the_published_labels_must_be_large_as_well_as_certain() -> None:
+    """A shift of 3 per cent in 16,000 clips is beyond chance, and may come from clips that are no longer to be had."""
+    known = FACTS.model_copy(update={"labels": {"train": {"-1": 8000, "1": 8000}}})
+    label = np.repeat([-1.0, 1.0], [7520, 8480])
+    clips = pd.DataFrame({"id": [f"c{i}" for i in range(16000)], "group": "g", "split": "train", "label": label, "text": ""})
+    assert found("label-histogram", replace(sound(), clips=clips, features={}), known) == []
+    assert found("label-histogram", replace(sound(), clips=clips.assign(label=np.repeat([-1.0, 1.0], [7000, 9000])), features={}), known)
+
+
 def test_class_histograms_are_compared_by_name() -> None:
     known = FACTS.model_copy(update={"labels": {"train": {"sad": 53, "glad": 53, "calm": 54}}})
     assert found("label-histogram", classes(), known) == []
@@ -330,6 +339,8 @@ def test_a_content_that_many_clips_share_is_a_warning() -> None:
         one.severity == "warning" and "audio: 7 clips do not differ (1 contents), most often v0_3, v5_20, v5_21 and 4 more" in one.message
     )
     assert found("identical-rows", copied(dict.fromkeys(range(20, 24), 3), ["audio"])) == []
+    empty = [np.zeros((2, 3)) if row < 30 else part for row, part in enumerate(parts_of(sound(), "audio"))]
+    assert found("identical-rows", with_parts(sound(), "audio", empty)) == []  # empty-clips tells of these
 
 
 def test_text_of_the_same_words_may_be_the_same() -> None:

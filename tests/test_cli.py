@@ -16,6 +16,7 @@ import pytest
 from kit import TOY, stored
 
 from harness.cli import main
+from harness.training.contract import methods
 
 ROOT = Path(__file__).parents[1]
 
@@ -30,6 +31,15 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     stored(tmp_path / "data")
     return tmp_path
+
+
+@pytest.fixture(autouse=True)
+def unchanged_registry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Methods that a test registers from files of its own are forgotten after it."""
+    list(methods)  # loads the installed ones first
+    monkeypatch.setattr(methods, "_entries", dict(methods._entries))
+    for name in [name for name in sys.modules if name.startswith("user_")]:
+        monkeypatch.delitem(sys.modules, name)
 
 
 def call(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
@@ -102,10 +112,7 @@ def test_a_method_in_a_file_of_ones_own_runs(place: Path, capsys: pytest.Capture
     code, out, _ = call(capsys, "run", "my_method.py", "mosi@tiny", "--seeds", "2", "--explain")
     assert out.count("would be reused") == 2
     (place / "my_method.py").write_text(text.replace("torch.tanh(", "torch.relu("))
-    del sys.modules["user_my_method"]
-    from harness.training.contract import methods
-
-    del methods._entries["mine"]
+    del sys.modules["user_my_method"], methods._entries["mine"]
     code, out, _ = call(capsys, "run", "my_method.py", "mosi@tiny", "--seeds", "1", "--explain")
     assert "code: user_my_method changed" in out
 
@@ -190,3 +197,11 @@ def test_a_disk_that_is_really_full_loses_no_finished_result(tmp_path: Path) -> 
         assert again.returncode == 0 and "2 trials run, 1 reused" in again.stdout, again.stdout + again.stderr
     finally:
         subprocess.run(["umount", str(disk)], check=False)
+
+
+def test_the_readmes_method_runs_as_it_stands(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.S)
+    assert len(blocks) == 1
+    (place / "mine.py").write_text(blocks[0])
+    code, out, err = call(capsys, "run", "mine.py", "mosi@tiny", "--set", "hidden=8", "--inline")
+    assert code == 0 and "mine · mosi@tiny" in out, out + err

@@ -64,7 +64,7 @@ class TestRealMosi:
 
     def test_text_and_audio_pickle(self, shared: Path, real_pickles: Path, tmp_path: Path) -> None:
         data = import_dataset("mosi", [real_pickles / "mosi_text_audio.pkl"], variant="glove", root=tmp_path)
-        assert data.card.clips == {"train": 1284, "valid": 229, "test": 686} and data.card.warnings == ()
+        assert data.card.clips == {"train": 1284, "valid": 229, "test": 686} and data.card.warnings == data.card.findings == ()
         assert {m: c.dim for m, c in data.card.modalities.items()} == {"text": 300, "audio": 80}
         with np.load(shared / "data/mosi/word_sequences.npz") as raw:
             words = {key: raw[key] for key in raw.files}
@@ -88,7 +88,7 @@ class TestRealMosi:
     def test_one_split_for_cross_validation_and_the_leaky_control(self, shared: Path, real_pickles: Path, tmp_path: Path) -> None:
         small = import_dataset("mosi", [real_pickles / "mosi_trimodal_752.pkl"], variant="tri", root=tmp_path)
         assert small.card.clips == {"test": 752} and small.card.groups == {"test": 31}
-        assert "no clips in train and valid" in small.card.warnings[0]
+        assert "no clips in train and valid: for cross-validation only" in [found.message for found in small.card.findings]
         assert {m: c.dim for m, c in small.card.modalities.items()} == {"text": 100, "audio": 73, "vision": 100}
         leaky = import_dataset("mosi", [real_pickles / "mosi_trimodal_leaky.pkl"], variant="leaky", root=tmp_path)
         assert leaky.card.clips == {"train": 1284, "valid": 229, "test": 686}

@@ -40,9 +40,10 @@ from harness.data import catalogue, checks, store
 from harness.data.assemble import assemble
 from harness.data.importing import import_dataset
 from harness.data.opening import need_features, open_dataset
-from harness.data.schema import Dataset, Source
+from harness.data.schema import CLIP_COLUMNS, MORE_COLUMNS, Dataset, Source
 from harness.data.sources import layout as layouts
 from harness.data.sources.layout import Opened, open_files, read, recognise, split_id
+from harness.data.sources.manifest import COLUMNS
 from harness.data.sources.padding import unpad
 from harness.errors import DataError
 from harness.training.metrics import metrics
@@ -521,7 +522,7 @@ class TestEnterface:
         card = bring("enterface05", enterface(tmp_path / "e")).card
         assert card.source.notes["misnamed files"].startswith("1:")
         assert any("1 files are left out" in warning and "s6_sa.avi" in warning for warning in card.warnings)
-        assert "7 clips, published are 1287" in card.warnings
+        assert "7 clips, published are 1287" in [found.message for found in card.findings]
 
 
 def examples(folder: Path) -> dict[str, tuple[str, list[Path]]]:
@@ -703,8 +704,9 @@ class TestCatalogue:
     def test_other_sizes_in_circulation_are_named(self) -> None:
         facts = catalogue.facts("ur_funny").model_copy(update={"other_splits": {"mine": {"train": 2, "test": 1}}})
         clips = pd.DataFrame({"id": ["a", "b", "c"], "group": ["a", "b", "c"], "split": ["train", "train", "test"], "label": [0, 1, 0]})
-        card = assemble(name="x", facts=facts, clips=clips, features={"audio": [np.ones((1, 1))] * 3}, source=Source(layout="x")).card
-        assert any("train 2 (8074), test 1 (1058); they are those of mine" in warning for warning in card.warnings)
+        data = assemble(name="x", facts=facts, clips=clips, features={"audio": [np.ones((1, 1))] * 3}, source=Source(layout="x"))
+        told = [found.message for found in checks.examine(data, facts)]
+        assert any("train 2 (8074), test 1 (1058); they are those of mine" in message for message in told)
 
     def test_a_data_set_without_a_simulated_form_says_how_to_get_it(self, tmp_path: Path) -> None:
         with pytest.raises(
@@ -716,3 +718,25 @@ class TestCatalogue:
 def test_a_data_set_without_features_can_be_checked(tmp_path: Path) -> None:
     data = import_dataset("ravdess", [ravdess(tmp_path / "r")], root=tmp_path / "store")
     assert isinstance(checks.examine(data, catalogue.facts("ravdess")), tuple)
+
+
+def test_the_example_in_the_documentation_is_imported_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (Path(__file__).parents[1] / "docs" / "data.md").read_text(encoding="utf-8")
+    toml, table = (page.partition(f"```{kind}\n")[2].partition("```")[0] for kind in ("toml", "csv"))
+    monkeypatch.setenv("MER_DATA", str(tmp_path))
+    for folder in ("datasets", "audio", "faces"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "datasets" / "mine.toml").write_text(toml)
+    (tmp_path / "manifest.csv").write_text(table)
+    for clip in ("anna_1", "anna_2", "ben_1"):
+        np.save(tmp_path / "audio" / f"{clip}.npy", np.ones((4, 3)))
+        (tmp_path / "faces" / f"{clip}.csv").write_text("frame,x\n1,0.5\n2,0.25\n")
+    data = import_dataset("mine", [tmp_path / "manifest.csv"], root=tmp_path)
+    assert data.card.labels == {"train": {"calm": 1, "angry": 2}} and data.card.groups == {"train": 2}
+    assert data.features["audio"].lengths.tolist() == [4, 4, 4] and data.features["vision"].values.tolist() == [[0.5], [0.25]] * 2 + [[0]]
+
+
+def test_the_documentation_names_every_layout_and_column() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "data.md").read_text(encoding="utf-8")
+    assert all(f"| `{name}` |" in page for name in layouts.layouts)
+    assert all(f"`{column}`" in page for column in (*CLIP_COLUMNS, *MORE_COLUMNS, *COLUMNS))

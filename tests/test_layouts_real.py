@@ -46,7 +46,8 @@ class TestMisaDev:
         data = import_dataset("mosi", [shared / "data/mosi/misa_dev.pkl"], root=tmp_path)
         table = rows_of(shared / "data/mosi/label.csv")
         labels = {f"{row['video_id']}[{int(row['clip_id']) - 1}]": float(row["label"]) for row in table}
-        np.testing.assert_allclose(data.clips["label"], [labels[clip] for clip in data.clips["id"]], atol=1e-6)  # float32 against text
+        expected = [labels[clip] for clip in data.clips["id"]]
+        np.testing.assert_allclose(data.clips["label"], expected, atol=1e-5)  # the table has five decimals
 
 
 def read(path: Path, name: str) -> Raw:
@@ -64,7 +65,7 @@ class TestTranscripts:
         assert raw.clips["text"].tolist() == [row["text"].strip() for row in rows]
         names = {"train": "train", "val": "valid", "test": "test"}
         assert raw.clips["split"].tolist() == [names[row["split"]] for row in rows]
-        assert raw.clips["group"].nunique() == 3228 and not raw.notices
+        assert set(raw.clips["group"]) == {row["id"].rpartition("_")[0] for row in rows} and not raw.notices
 
     def test_ur_funny(self, shared: Path) -> None:
         path = table_in(shared / "data/ur_funny")

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from harness.data.catalogue import facts
 from harness.data.checks import examine_folds
-from harness.data.opening import base_name, open_dataset
+from harness.data.opening import base_name, need_features, open_dataset
 from harness.data.schema import Card
 from harness.data.splits import published_folds
 from harness.data.store import data_root
@@ -131,7 +131,7 @@ def _open(name: str, effort: Effort, console: Console) -> tuple[Card, Effort]:
 
     Says what the checks find. DataError, before anything is run, where the data cannot be cut so or must not be trained on.
     """
-    dataset = open_dataset(name, data_root())
+    dataset = need_features(open_dataset(name, data_root()))
     if effort.protocol == "published" and not effort.folds:
         effort = effort.model_copy(update={"folds": published_folds(dataset)})
     found = examine_folds(dataset, facts(dataset.card.dataset), effort.cuts())

@@ -37,8 +37,8 @@ def assemble(
     """The data set ``name`` of ``clips`` (id, group, split, label; where known text, fold, audio and video: files below
     ``media_root``) and ``features``, in the same order. Without features there must be media files.
 
-    NaN and infinities become 0, a clip without frames gets one frame of zeros; both are counted on the card. What a
-    reader should know (``notices``, official sizes missed, a group in two splits) is a warning on the card. Raises DataError for
+    NaN and infinities become 0, a clip without frames gets one frame of zeros; both are counted on the card. ``notices``,
+    what a reader should know of the files, stand on the card; harness.data.checks looks for the rest. Raises DataError for
     what cannot be used: no clips, no features, a repeated id, an unknown split, a label that the task does not allow,
     features of another number of clips, of changing width or not numeric.
     """
@@ -64,7 +64,7 @@ def assemble(
         source=source,
         licence="" if simulated else facts.licence,
         citation="" if simulated else facts.citation,
-        warnings=(*notices, *_warnings(table, facts)),
+        warnings=tuple(notices),
         best_possible=dict(best_possible or {}),
     )
     return Dataset(card, table, {modality: ragged for modality, (ragged, _) in built.items()}, media_root)
@@ -215,20 +215,3 @@ def _histogram(labels: pd.Series, task: Task) -> dict[str, int]:
         return {label: int((labels == index).sum()) for index, label in enumerate(task.classes)}
     rounded = Counter(np.clip(np.round(labels.to_numpy()), task.low, task.high).astype(int).tolist())
     return {str(value): rounded[value] for value in range(int(np.ceil(task.low)), int(np.floor(task.high)) + 1)}
-
-
-def _warnings(table: pd.DataFrame, facts: Facts) -> list[str]:
-    counts = _per_split(table, "id")
-    empty = [split for split in SPLITS if split not in counts]
-    found = [f"no clips in {' and '.join(empty)}: for cross-validation only"] if empty else []
-    different = [f"{split} {counts[split]} ({size})" for split, size in facts.splits.items() if counts.get(split, size) != size]
-    if different:
-        whose = next((f"; they are those of {who}" for who, sizes in facts.other_splits.items() if counts == sizes), "")
-        found.append(f"split sizes differ from the official ones, given in brackets: {', '.join(different)}{whose}")
-    if facts.clips and len(table) != facts.clips:
-        found.append(f"{len(table)} clips, published are {facts.clips}")
-    places = table.groupby("group")["split"].nunique()
-    shared = places.index[places > 1].tolist()
-    if shared:
-        found.append(f"{len(shared)} {facts.groups_are}s have clips in more than one split, for example {shared[0]}")
-    return found

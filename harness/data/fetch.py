@@ -1,7 +1,7 @@
 """Downloading what is public: resumed where it broke off, verified, and in place only when whole.
 
 Built on requests. pooch, the usual choice for data files, downloads to a temporary file that it deletes when the connection
-breaks (a video archive of RAVDESS has 0.5 GB, all of them 25), so it cannot resume, and what else it does is little.
+breaks (RAVDESS: 0.5 GB a file, 13 GB in all), so it cannot resume; the rest of what it does is little.
 """
 
 from __future__ import annotations

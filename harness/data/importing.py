@@ -80,7 +80,7 @@ def _read(opened: Sequence[Opened], facts: Facts) -> tuple[str, Raw]:
 def _check_something_to_learn_from(raw: Raw, where: Sequence[Path]) -> None:
     if not raw.features and raw.media_root is None:
         raise DataError(
-            f"{', '.join(path.name for path in where)} holds no features, only labels and transcripts",
+            f"{', '.join(path.name for path in where)} holds no features",
             "Give a text encoder (--text-encoder minilm), feature arrays (--features audio=FILE.npz:KEY), or both.",
         )
 

@@ -215,16 +215,15 @@ def _stratified_grouped(dataset: Dataset, fold: Fold) -> Ints:
     from sklearn.model_selection import StratifiedGroupKFold  # takes a second to import
 
     _, group = _enough_groups(dataset, fold)
-    state = seeds.derive(fold.repeat, "folds", fold.of, fold.protocol) % 2**32
-    dealer = StratifiedGroupKFold(fold.of, shuffle=True, random_state=state)
+    stratum = strata(dataset.clips["label"], dataset.card.task)
+    if np.unique(stratum, return_counts=True)[1].max() < fold.of:
+        raise DataError(f"{dataset.card.name} has no label with as many clips as there are folds, {fold.of}", "Ask for fewer folds.")
+    dealer = StratifiedGroupKFold(fold.of, shuffle=True, random_state=seeds.derive(fold.repeat, "folds", fold.of, fold.protocol) % 2**32)
     where = np.empty(len(dataset), dtype=np.int64)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # a rare label cannot be in every fold; the check missing-class says so
-        try:
-            for number, (_, rows) in enumerate(dealer.split(group, strata(dataset.clips["label"], dataset.card.task), group)):
-                where[rows] = number
-        except ValueError as error:
-            raise DataError(f"{dataset.card.name} cannot be dealt to {fold.of} folds: {error}", "Ask for fewer folds.") from None
+        for number, (_, rows) in enumerate(dealer.split(group, stratum, group)):
+            where[rows] = number
     return where
 
 
@@ -295,7 +294,8 @@ def _trains(dataset: Dataset, fold: Fold, test: Mask) -> Mask:
 def _carved(dataset: Dataset, pool: Mask, fold: Fold) -> Mask:
     """The clips of ``pool`` that validate."""
     rng = seeds.generator(fold.repeat, "validation", fold.protocol, fold.of, fold.index)
-    wanted = (fold.validation or 0) * pool.sum()
+    count = int(pool.sum())
+    wanted = min(max((fold.validation or 0) * count, 1), count - 1)  # at least one clip on either side
     return _carve_clips(dataset, pool, wanted, rng) if fold.protocol == "stratified" else _carve_groups(dataset, pool, wanted, rng)
 
 

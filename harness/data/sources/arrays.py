@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
-from harness.data.sources.featurefiles import numbers, read_frames
+from harness.data.sources.featurefiles import numbers, read_frames, read_table
 from harness.data.sources.layout import split_id
 from harness.data.sources.padding import trailing_zeros_off
 from harness.errors import DataError
@@ -58,11 +57,8 @@ def _folder(folder: Path, ids: Sequence[str]) -> list[np.ndarray]:
 
 
 def _table(path: Path, ids: Sequence[str]) -> list[np.ndarray]:
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except (ValueError, OSError) as error:
-        raise DataError(f"{path} cannot be read as a table: {error}", "Needed: CSV with a header, ids in the first column.") from error
-    rows = _rows(path, table.iloc[:, 0].tolist(), ids)
+    table = read_table(path, header=True)
+    rows = _rows(path, table.iloc[:, 0].tolist() if table.shape[1] else [], ids)
     return list(numbers(table.iloc[:, 1:], path)[rows, None, :])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,8 @@ import pandas as pd
 from harness.errors import DataError
 
 BOOKKEEPING = ("frame", "face_id", "timestamp", "time", "confidence", "success")  # columns that say when or whether, not what
+
+MISSING = ("", "NA", "N/A")
 
 
 def read_frames(path: Path) -> np.ndarray:
@@ -20,23 +23,44 @@ def read_frames(path: Path) -> np.ndarray:
     """
     if path.suffix.lower() not in (".npy", ".csv"):
         raise DataError(f"{path} is neither .npy nor .csv", "Write one clip's features as an array (frames, features), or as a table.")
-    frames = _array(path) if path.suffix.lower() == ".npy" else numbers(_table(path), path)
+    frames = _array(path) if path.suffix.lower() == ".npy" else numbers(read_table(path), path)
     if frames.ndim not in (1, 2) or frames.dtype.kind not in "fiub":
         raise DataError(f"{path} is of type {frames.dtype}, shape {frames.shape}", "Numbers (frames, features) are needed.")
     return frames if frames.ndim == 2 else frames[None, :]
 
 
+def read_table(path: Path, header: bool | None = None) -> pd.DataFrame:
+    """The table in ``path``, cells as text; whether it has a header is seen from its first line unless stated."""
+    try:
+        if header is None:
+            with open(path, newline="", encoding="utf-8-sig") as file:
+                header = not all(map(_is_number, next(csv.reader(file), [])))
+        return pd.read_csv(path, dtype=str, keep_default_na=False, header=0 if header else None, encoding="utf-8-sig")
+    except (ValueError, OSError, csv.Error) as error:  # pandas' parser errors are ValueErrors
+        raise DataError(f"{path} cannot be read as .csv: {error}", "Write comma-separated numbers, one row per frame, UTF-8.") from error
+
+
 def numbers(table: pd.DataFrame, path: Path) -> np.ndarray:
-    """The columns of ``table`` that are features, (rows, columns); DataError naming the first cell that is no number."""
-    named = {column: str(column).strip() for column in table}
-    features = table[[column for column, name in named.items() if name.lower() not in BOOKKEEPING]]
-    found = features.apply(pd.to_numeric, errors="coerce")
-    wrong = (found.isna() & ~features.isin(["", "nan", "NaN", "NA"]) & features.notna()).to_numpy()
-    if wrong.any():
-        row, column = (int(place[0]) for place in np.nonzero(wrong))
-        name, value = named[features.columns[column]], features.iloc[row, column]
-        raise DataError(f"{path}: row {row + 1}, column '{name}' holds {value!r}", "Numbers only.")
-    return np.asarray(found.to_numpy(dtype=np.float64))
+    """The columns of ``table`` that are features, (rows, columns), NaN where a cell is empty; DataError naming the first other text."""
+    names = [str(column).strip() for column in table]
+    features = [place for place, name in enumerate(names) if name.lower() not in BOOKKEEPING]
+    cells = table.to_numpy(dtype=object)[:, features]
+    cells[np.isin(cells.astype(str), MISSING)] = "nan"
+    try:
+        return cells.astype(np.float64)
+    except ValueError:
+        row, column = next((row, column) for row, column in np.ndindex(*cells.shape) if not _is_number(str(cells[row, column])))
+        raise DataError(
+            f"{path}: row {row + 1}, column '{names[features[column]]}' holds {cells[row, column]!r}", "Numbers only."
+        ) from None
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
 
 
 def _array(path: Path) -> np.ndarray:
@@ -47,14 +71,3 @@ def _array(path: Path) -> np.ndarray:
         raise DataError(
             f"{path} cannot be read as .npy: {type(error).__name__}: {error}", "Write it with numpy.save, an array of numbers."
         ) from error
-
-
-def _table(path: Path) -> pd.DataFrame:
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, header=None, encoding="utf-8-sig")
-    except (ValueError, OSError) as error:
-        raise DataError(f"{path} cannot be read as .csv: {error}", "Write comma-separated numbers, one row per frame, UTF-8.") from error
-    first = pd.to_numeric(table.iloc[0], errors="coerce")
-    if first.notna().all():
-        return table
-    return table.iloc[1:].reset_index(drop=True).set_axis(table.iloc[0].tolist(), axis=1)

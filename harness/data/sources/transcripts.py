@@ -31,7 +31,8 @@ class Transcripts(Layout):
     def read(self, files: Sequence[Opened], facts: Facts) -> Raw:
         table: pd.DataFrame = files[0].content
         ids = [split_id(clip) for clip in table["id"]]
-        parts = [part for part in facts.parts if part in table] or ["punchline"] if "punchline" in table else ["text"]
+        told = [part for part in facts.parts if part in table] or ["punchline"]
+        parts = told if "punchline" in table else ["text"]
         if not len(table):
             raise DataError(f"{files[0].path.name} holds no clips", "Check that it is the right file.")
         clips = pd.DataFrame(
@@ -40,7 +41,7 @@ class Transcripts(Layout):
                 "group": [group for _, group in ids],
                 "split": table["split"].map(split_name),
                 "label": pd.Series([class_number(label, facts.task) for label in table["label"]], dtype=object),
-                "text": table[parts].agg(" ".join, axis=1).str.strip(),
+                "text": [" ".join(row).strip() for row in zip(*(table[part] for part in parts), strict=True)],
             }
         )
         alone = clips["group"].nunique() == len(clips)
