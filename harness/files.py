@@ -12,7 +12,7 @@ def write_atomic(path: Path, content: bytes) -> None:
     Raises OSError (a full disk, say); the temporary file is then removed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.tmp")  # one name: what a killed process left is replaced, not kept
     try:
         with open(temporary, "wb") as file:
             file.write(content)

@@ -6,7 +6,8 @@ import resource
 import sys
 import time
 import traceback
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -55,13 +56,24 @@ def attempt(job: Job, report: Listener) -> None:
 
 def run_trial(job: Job, report: Listener) -> Finished:
     """Train, predict and score one trial on one thread."""
+    if job.plugin:
+        load_file(job.plugin)
+    with _arithmetic(), threadpool_limits(limits=1):
+        return _Session(job, report).finish()
+
+
+@contextmanager
+def _arithmetic() -> Iterator[None]:
+    """One thread, and tiny numbers flushed to zero (they slow a CPU down): the same bits inline as in a worker process."""
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     _choose_deterministic_kernels()
-    if job.plugin:
-        load_file(job.plugin)
-    with threadpool_limits(limits=1):
-        return _Session(job, report).finish()
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)
+        torch.set_num_threads(threads)
 
 
 @dataclass
