@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pytest
 import torch
 
+from harness.cli import main
 from harness.data import store
 from harness.data.schema import Card, Dataset, ModalityCard, Ragged, Source, Task
 from harness.data.splits import Fold
@@ -79,3 +81,15 @@ def trial(dataset: Dataset, seed: int = 1, fold: Fold | None = None, **settings:
 def job(one: Trial, data_root: Path, folder: Path, checkpoint_seconds: float = 0.0) -> Job:
     """``one`` as a job whose checkpoint lies in ``folder``."""
     return Job(one, data_root, folder / f"{one.key}.pt", checkpoint_seconds, TOY)
+
+
+def call(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    """Exit code, standard output, standard error."""
+    code: Any = 0
+    try:
+        main(list(arguments))
+    except SystemExit as ended:
+        code = ended.code or 0
+    out, err = capsys.readouterr()
+    assert "Traceback" not in out + err
+    return int(code), out, err

@@ -9,13 +9,12 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from kit import TOY, stored
+from kit import TOY, call, stored
 
-from harness.cli import main
 from harness.training.contract import methods
 
 ROOT = Path(__file__).parents[1]
@@ -34,24 +33,17 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def unchanged_registry(monkeypatch: pytest.MonkeyPatch) -> None:
+def unchanged_registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Methods that a test registers from files of its own are forgotten after it."""
     list(methods)  # loads the installed ones first
     monkeypatch.setattr(methods, "_entries", dict(methods._entries))
+    before = {name: module for name, module in sys.modules.items() if name.startswith("user_")}
+    for name in before:
+        del sys.modules[name]
+    yield
     for name in [name for name in sys.modules if name.startswith("user_")]:
-        monkeypatch.delitem(sys.modules, name)
-
-
-def call(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    """Exit code, standard output, standard error."""
-    code: Any = 0
-    try:
-        main(list(arguments))
-    except SystemExit as ended:
-        code = ended.code or 0
-    out, err = capsys.readouterr()
-    assert "Traceback" not in out + err
-    return int(code), out, err
+        del sys.modules[name]
+    sys.modules.update(before)
 
 
 def test_help_is_quick_and_imports_no_torch() -> None:

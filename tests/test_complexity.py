@@ -11,7 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from helpers import DIMS, REGRESSION, TASKS
-from kit import job, stored, trial
+from kit import call, job, stored, trial
 from torch import Tensor, nn
 from torch.utils.flop_counter import flop_registry, register_flop_formula
 
@@ -19,7 +19,6 @@ from harness.analysis import complexity, latency
 from harness.analysis.complexity import synthetic_batch
 from harness.analysis.flops import Count, Uncounted, count
 from harness.analysis.latency import Latency
-from harness.cli import main
 from harness.experiments import worker
 from harness.experiments.records import RecordStore
 from harness.training import Batch, Inputs, Method, Output, methods
@@ -350,17 +349,6 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("MER_RESULTS", str(tmp_path / "results"))
     monkeypatch.setenv("COLUMNS", "200")
     return tmp_path
-
-
-def call(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    code: Any = 0
-    try:
-        main(list(arguments))
-    except SystemExit as ended:
-        code = ended.code or 0
-    out, err = capsys.readouterr()
-    assert "Traceback" not in out + err
-    return int(code), out, err
 
 
 def test_profile_prints_a_table_and_writes_all_figures(
