@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from math import prod
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
-import torch.nn.functional as F
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
-from harness.nn.dropout import Dropout
 from harness.nn.subnets import Utterances
+from harness.nn.tensor_fusion import OuterLinear
 from harness.training import Batch, Inputs, Method, MethodConfig, Output, Task, Training, register_method
 from harness.training.by_modality import ByModality, Rate
 
@@ -57,31 +55,16 @@ class TFN(Method):
         super().__init__(inputs, task, config)
         self.task = task
         self.encode = Utterances(inputs.dims, config.hidden.model_dump(), config.text_out, config.dropout.model_dump())
-        cells = prod(width + 1 for width in self.encode.widths.values())
-        self.drop = Dropout(config.post_fusion_dropout)
-        self.post_fusion = nn.Sequential(
-            *(nn.Linear(cells, config.post_fusion), nn.ReLU()),
-            *(nn.Linear(config.post_fusion, config.post_fusion), nn.ReLU()),
-        )
+        self.fuse = OuterLinear(list(self.encode.widths.values()), config.post_fusion, config.post_fusion_dropout)
+        self.post_fusion = nn.Sequential(nn.ReLU(), nn.Linear(config.post_fusion, config.post_fusion), nn.ReLU())
         self.out = nn.Linear(config.post_fusion, task.outputs)
 
     def forward(self, batch: Batch) -> Output:
         vectors = self.encode(batch.features, batch.lengths)
-        fused = self.post_fusion(self.drop(outer(list(vectors.values()))))
+        fused = self.post_fusion(self.fuse(list(vectors.values())))
         return Output(self._prediction(self.out(fused)), representations=vectors | {"fused": fused})
 
     def _prediction(self, y: Tensor) -> Tensor:
         if self.task.kind == "classification":
             return y
         return self.task.low + (self.task.high - self.task.low) * y.squeeze(1).sigmoid()
-
-
-def outer(vectors: Sequence[Tensor]) -> Tensor:
-    """All products of one entry each of [1; z], over the vectors z (B, D_i): (B, prod(D_i + 1)), the last index fastest.
-
-    Zadeh et al. 2017, eq. 2.
-    """
-    fused, *others = (F.pad(z, (1, 0), value=1.0) for z in vectors)
-    for z in others:
-        fused = (fused[:, :, None] * z[:, None, :]).flatten(1)
-    return fused

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import replace
 from itertools import combinations
@@ -23,9 +22,9 @@ from baselines.majority import Majority
 from baselines.misa import MISA
 from baselines.mult import MulT
 from baselines.ridge import Ridge
-from baselines.tfn import TFN, outer
+from baselines.tfn import TFN
 from harness.data.schema import MODALITIES, Split, Task
-from harness.training import Inputs, Method, methods
+from harness.training import Inputs, Method, MethodConfig, methods
 from harness.training.objectives import task_objective
 
 NEURAL = ["tfn", "lmf", "mult", "misa"]
@@ -86,7 +85,7 @@ def leaves(settings: Mapping[str, Any], prefix: tuple[str, ...] = ()) -> list[tu
 SETTINGS = [
     (name, path, value)
     for name in NEURAL
-    for path, value in leaves(merged(methods[name].Config().model_dump(exclude={"training", "weights", "task_loss"}), SMALL[name]))
+    for path, value in leaves(merged(methods[name].Config().model_dump(exclude=set(MethodConfig.model_fields)), SMALL[name]))
 ]
 
 
@@ -112,17 +111,6 @@ def effect(name: str, config: dict[str, Any]) -> tuple[float, ...]:
 
 
 # TFN
-
-
-@pytest.mark.parametrize("widths", [(3,), (3, 2), (2, 4, 3)])
-def test_outer_product_is_every_product(widths: tuple[int, ...]) -> None:
-    rng = np.random.default_rng(0)
-    vectors = [rng.normal(size=(2, width)) for width in widths]
-    extended = [np.hstack([np.ones((2, 1)), z]) for z in vectors]
-    cells = [math.prod(z[0, i] for z, i in zip(extended, index, strict=True)) for index in np.ndindex(*(w + 1 for w in widths))]
-    result = outer([torch.from_numpy(z) for z in vectors])
-    np.testing.assert_allclose(result[0].numpy(), cells, rtol=1e-14)
-    assert result.shape == (2, math.prod(w + 1 for w in widths))
 
 
 def test_tfn_stays_in_the_range_of_the_labels() -> None:

@@ -17,8 +17,8 @@ from harness.nn import dropout as dropout_module
 from harness.nn.attention import Attention, Dropouts, Encoder, EncoderLayer, attention_mask, embed, sinusoid
 from harness.nn.convolution import TimeConv
 from harness.nn.divergences import central_moments, cmd, orthogonality
-from harness.nn.dropout import LEVELS, Dropout, dropout
-from harness.nn.recurrent import BiLSTM, LastLSTM, last_step, reverse
+from harness.nn.dropout import Dropout, dropout
+from harness.nn.recurrent import BiLSTM, LastLSTM, last_state, last_step, reverse
 from harness.nn.subnets import BatchNorm, SubNet, Utterances
 
 EXACT = {"rtol": 0.0, "atol": 1e-12}  # double precision against double precision
@@ -295,26 +295,35 @@ def test_orthogonality_closed_forms() -> None:
     assert orthogonality(torch.ones(1, 3), torch.ones(1, 3)).item() == 0  # one clip: nothing is left after centring
 
 
-@pytest.mark.parametrize("p", [0.1, 0.3, 0.5, 0.9])
+@pytest.mark.parametrize("p", [0.1, 0.3, 0.25, 0.5, 0.9])
 def test_dropout_keeps_exactly_its_share_of_all_draws(p: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    every = torch.arange(-(LEVELS // 2), LEVELS // 2, dtype=torch.int32).to(torch.int16)
-    monkeypatch.setattr(dropout_module, "_bits16", lambda like: every)
-    kept = dropout(torch.ones(LEVELS, dtype=torch.float64), p, training=True)
-    assert abs((kept == 0).sum().item() / LEVELS - p) <= 0.5 / LEVELS
-    assert kept.sum().item() == pytest.approx(LEVELS, rel=1e-14)  # the mean is kept exactly
+    sizes = []
+
+    def every(like: Tensor, bits: int) -> Tensor:
+        sizes.append(bits)
+        return torch.arange(-(2 ** (bits - 1)), 2 ** (bits - 1)).to(torch.int8 if bits == 8 else torch.int16).repeat(2 ** (16 - bits))
+
+    monkeypatch.setattr(dropout_module, "_random", every)
+    levels = 2**16
+    kept = dropout(torch.ones(levels, dtype=torch.float64), p, training=True)
+    assert abs((kept == 0).sum().item() / levels - p) <= 0.5 / levels
+    assert kept.sum().item() == pytest.approx(levels, rel=1e-14)  # the mean is kept exactly
+    assert sizes == [8 if p in (0.25, 0.5) else 16]  # a byte decides where it can express p
 
 
+@pytest.mark.parametrize("bits", [8, 16])
 @pytest.mark.parametrize("shape", [(3,), (1000, 1000)])
-def test_dropout_draws_are_uniform_and_independent(shape: tuple[int, ...]) -> None:
+def test_dropout_draws_are_uniform_and_independent(shape: tuple[int, ...], bits: int) -> None:
     torch.manual_seed(0)
-    bits = dropout_module._bits16(torch.empty(shape))
-    assert bits.shape == shape and bits.dtype == torch.int16
-    if len(bits) > 3:
-        draws = bits.flatten().double() / LEVELS
+    drawn, levels = dropout_module._random(torch.empty(shape), bits), 2**bits
+    assert drawn.shape == shape and drawn.element_size() * 8 == bits
+    if len(drawn) > 3:
+        draws = (drawn.flatten().double() + 0.5) / levels
+        variance = (1 - levels**-2.0) / 12  # of the uniform distribution over the levels
         assert abs(draws.mean().item()) < 5 * math.sqrt(1 / 12 / draws.numel())
-        assert abs(draws.var().item() - 1 / 12) < 5 * math.sqrt(1 / 180 / draws.numel())
-        for lag in range(1, 5):  # four neighbours share a 64-bit word
-            correlation = (draws[lag:] * draws[:-lag]).mean().item() * 12
+        assert abs(draws.var().item() - variance) < 5 * math.sqrt(1 / 180 / draws.numel())
+        for lag in range(1, 64 // bits + 1):  # neighbours share a 64-bit word
+            correlation = (draws[lag:] * draws[:-lag]).mean().item() / variance
             assert abs(correlation) < 5 / math.sqrt(draws.numel())
 
 
@@ -367,3 +376,20 @@ def test_utterances_average_real_frames_only() -> None:
     assert {name: z.shape[1] for name, z in vectors.items()} == nets.widths == {"text": 5, "audio": 6}
     means = torch.stack([audio[row, :length].mean(0) for row, length in enumerate(audio_lengths.tolist())])
     torch.testing.assert_close(vectors["audio"], nets.nets["audio"](means), **EXACT)
+
+
+@pytest.mark.parametrize("width", [4, 40])
+def test_packing_the_lstm_changes_nothing(width: int) -> None:
+    """Wide inputs that are mostly padding are packed: same state, same gradients as over the padding."""
+    lstm = nn.LSTM(width, 8, batch_first=True).double()
+    lengths = torch.tensor([3, 20, 1, 4])
+    x = torch.randn(4, 20, width, dtype=torch.float64) * (torch.arange(20) < lengths[:, None])[..., None]
+    results = []
+    for compute in (lambda x: last_state(lstm, x, lengths), lambda x: last_step(lstm(x)[0], lengths)):
+        lstm.zero_grad()
+        leaf = x.clone().requires_grad_()
+        state = compute(leaf)
+        state.square().sum().backward()
+        results.append([state, leaf.grad, *(p.grad for p in lstm.parameters())])
+    for ours, reference in zip(*results, strict=True):
+        torch.testing.assert_close(ours, reference, **EXACT)

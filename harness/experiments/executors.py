@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
 import threading
 import time
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -42,7 +42,32 @@ class _Worker:
     process: BaseProcess
     tries: int
     deadline: float
+    started: float
     ended: bool = False
+
+
+class _Queue:
+    """Jobs that wait, with the number of their try. One of each method goes first, then the method whose trials took longest:
+    so the last worker to finish is not left alone with the longest trial."""
+
+    def __init__(self, jobs: Sequence[Job]) -> None:
+        self._waiting = [(job, 1) for job in jobs]
+        self._seconds: dict[str, float] = {}  # the last trial of each method; 0 while its first runs
+
+    def __bool__(self) -> bool:
+        return bool(self._waiting)
+
+    def take(self) -> tuple[Job, int]:
+        chosen = max(self._waiting, key=lambda entry: self._seconds.get(entry[0].trial.identity.method, math.inf))  # the first, if equal
+        self._waiting.remove(chosen)
+        self._seconds.setdefault(chosen[0].trial.identity.method, 0.0)
+        return chosen
+
+    def again(self, job: Job, tries: int) -> None:
+        self._waiting.append((job, tries))
+
+    def ended(self, job: Job, seconds: float) -> None:
+        self._seconds[job.trial.identity.method] = seconds
 
 
 class Processes:
@@ -59,15 +84,15 @@ class Processes:
 
     def run(self, jobs: Sequence[Job], on_event: Listener) -> None:
         context = _context(jobs)
-        waiting = deque((job, 1) for job in jobs)
+        waiting = _Queue(jobs)
         active: dict[Connection, _Worker] = {}
         try:
             while waiting or active:
                 while waiting and len(active) < self.workers:
-                    self._start(context, active, *waiting.popleft())
+                    self._start(context, active, *waiting.take())
                 for connection in wait(list(active), timeout=self._patience(active)):
                     assert isinstance(connection, Connection)
-                    waiting.extend(_receive(connection, active, self.tries, on_event))
+                    _receive(connection, active, waiting, self.tries, on_event)
                 _stop_overdue(active, on_event)
         finally:
             for worker in active.values():
@@ -79,7 +104,7 @@ class Processes:
         process.start()
         theirs.close()
         deadline = time.monotonic() + self.timeout if self.timeout else float("inf")
-        active[ours] = _Worker(job, process, tries, deadline)
+        active[ours] = _Worker(job, process, tries, deadline, time.monotonic())
 
     def _patience(self, active: dict[Connection, _Worker]) -> float | None:
         nearest = min((worker.deadline for worker in active.values()), default=float("inf"))
@@ -113,30 +138,31 @@ def _exit_with_parent(connection: Connection) -> None:
         os._exit(1)
 
 
-def _receive(connection: Connection, active: dict[Connection, _Worker], tries: int, on_event: Listener) -> list[tuple[Job, int]]:
-    """Pass one event on. Returns the job again where its worker died and has a try left."""
+def _receive(connection: Connection, active: dict[Connection, _Worker], waiting: _Queue, tries: int, on_event: Listener) -> None:
+    """Pass one event on; a job whose worker died waits again while it has a try left."""
     worker = active[connection]
     try:
         event: Event = connection.recv()
     except (EOFError, OSError):
-        return _bury(connection, active, tries, on_event)
+        return _bury(connection, active, waiting, tries, on_event)
     worker.ended = isinstance(event, Finished | Failed)
+    if worker.ended:
+        waiting.ended(worker.job, time.monotonic() - worker.started)
     on_event(event)
-    return []
 
 
-def _bury(connection: Connection, active: dict[Connection, _Worker], tries: int, on_event: Listener) -> list[tuple[Job, int]]:
+def _bury(connection: Connection, active: dict[Connection, _Worker], waiting: _Queue, tries: int, on_event: Listener) -> None:
     worker = active.pop(connection)
     connection.close()
     worker.process.join()
     if worker.ended:
-        return []
+        return
     how = _cause_of_death(worker.process.exitcode)
     if worker.tries < tries:
         on_event(Warned(worker.job.trial.key, f"the worker died ({how}); it starts again from its checkpoint"))
-        return [(worker.job, worker.tries + 1)]
-    on_event(Failed(_failure(worker.job, "died", f"the worker died {worker.tries} times ({how}); memory may be short")))
-    return []
+        waiting.again(worker.job, worker.tries + 1)
+    else:
+        on_event(Failed(_failure(worker.job, "died", f"the worker died {worker.tries} times ({how}); memory may be short")))
 
 
 def _stop_overdue(active: dict[Connection, _Worker], on_event: Listener) -> None:

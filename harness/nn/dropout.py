@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-LEVELS = 1 << 16  # one 16-bit draw decides one entry
+COARSE, FINE = 8, 16  # bits that decide one entry: the fewer, the cheaper, where the probability allows it
 
 
 def dropout(x: Tensor, p: float, training: bool) -> Tensor:
@@ -19,18 +19,27 @@ def dropout(x: Tensor, p: float, training: bool) -> Tensor:
         return x
     if x.device.type == "cuda":  # one fused kernel there
         return F.dropout(x, p)
-    keep = max(LEVELS - round(p * LEVELS), 1)
-    kept = _bits16(x) < keep - LEVELS // 2
-    return x * kept.to(x.dtype).mul_(LEVELS / keep)
+    kept, scale = keep_mask(x, p)
+    return x * kept.to(x.dtype).mul_(scale)
 
 
-def _bits16(like: Tensor) -> Tensor:
-    """Uniform int16 over all of its 65536 values, shaped as ``like``.
+def keep_mask(like: Tensor, p: float) -> tuple[Tensor, float]:
+    """True where an entry is kept, shaped as ``like``, and the factor on what is kept; ``p`` rounded as in ``dropout``."""
+    bits = COARSE if (p * 2**COARSE).is_integer() else FINE
+    levels = 1 << bits
+    keep = max(levels - round(p * levels), 1)
+    return _random(like, bits) < keep - levels // 2, levels / keep
 
-    Four entries share one 64-bit draw: drawing, not arithmetic, is what dropout costs on a CPU.
+
+def _random(like: Tensor, bits: int) -> Tensor:
+    """Uniform int8 or int16 over all of its values, shaped as ``like``.
+
+    Entries share 64-bit draws: drawing, not arithmetic, is what dropout costs on a CPU.
     """
-    words = torch.empty((like.numel() + 3) // 4, dtype=torch.int64, device=like.device)
-    return words.random_(-(2**63), None).view(torch.int16)[: like.numel()].view(like.shape)
+    per_word = 64 // bits
+    words = torch.empty((like.numel() + per_word - 1) // per_word, dtype=torch.int64, device=like.device)
+    dtype = torch.int8 if bits == COARSE else torch.int16
+    return words.random_(-(2**63), None).view(dtype)[: like.numel()].view(like.shape)
 
 
 class Dropout(nn.Module):
