@@ -214,3 +214,19 @@ def test_an_unknown_target_is_answered_with_the_nearest_and_all_names(folder: Pa
     with pytest.raises(ConfigError) as caught:
         papers.select(target)
     assert f"'{target}'" in caught.value.problem and hint in caught.value.fix
+
+
+# ---- some rows only
+
+
+def test_rows_left_out_are_cited_and_named(folder: Path) -> None:
+    spec = papers.read(write(folder, MINIMAL + 'method = "lmf"\n'))
+    part = papers.only(spec, ["lmf"])
+    assert [row.method for row in part.rows] == [None, "lmf"]
+    assert [row.published for row in part.rows] == [row.published for row in spec.rows]
+    assert [finding.text for finding in part.findings_on("mosi")] == ["Left out of this run by --methods: A."]
+    assert papers.only(spec, ["tfn", "lmf"]) == spec
+    assert papers.only(spec, ["ridge"]).floors == spec.floors
+    with pytest.raises(ConfigError, match="--methods lfm: no row of mine/t1") as error:
+        papers.only(spec, ["lfm"])
+    assert "Did you mean 'lmf'" in str(error.value)

@@ -56,11 +56,11 @@ class _Table:
     plan: Mapping[str, Sequence[Trial]]
 
 
-def reproduce(target: str, data: str, effort: Effort, seeds: str, running: Running) -> None:
+def reproduce(target: str, data: str, effort: Effort, seeds: str, methods: str, running: Running) -> None:
     """Run what the tables of ``target`` lack, then render them. Exit code 1 where a trial failed."""
     console, workspace = Console(), Workspace.default()
     effort = _settle(effort, seeds)
-    tables = _tables(target, data, effort, console)
+    tables = _tables(target, data, effort, methods, console)
     failed = False
     for table in tables:
         outcome = _execute(interleaved(table.plan), f"{table.spec.name} {table.card.name}", workspace, running, console)
@@ -71,11 +71,11 @@ def reproduce(target: str, data: str, effort: Effort, seeds: str, running: Runni
         raise SystemExit(1)
 
 
-def report(target: str, data: str, effort: Effort, seeds: str) -> None:
+def report(target: str, data: str, effort: Effort, seeds: str, methods: str) -> None:
     """Render the tables of ``target`` from the records that exist."""
     console, workspace = Console(), Workspace.default()
     effort = _settle(effort, seeds)
-    for table in _tables(target, data, effort, console):
+    for table in _tables(target, data, effort, methods, console):
         _render(table, effort, workspace, console)
 
 
@@ -110,10 +110,11 @@ def track() -> None:
         )
 
 
-def _tables(target: str, data: str, effort: Effort, console: Console) -> list[_Table]:
+def _tables(target: str, data: str, effort: Effort, methods: str, console: Console) -> list[_Table]:
     """The tables of ``target``; the option ``--data`` replaces the data set whose variant it is and leaves the others out."""
-    found = []
+    found, chosen = [], [name.strip() for name in methods.split(",") if name.strip()]
     for spec, datasets in papers.select(target):
+        spec = papers.only(spec, chosen) if chosen else spec
         for dataset in _chosen(datasets, data, spec.name):
             card, cut_up = _open(dataset, effort, console)
             if card.simulated:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tomllib
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal
@@ -110,6 +110,23 @@ class TableSpec(Frozen):
 
     def holes_in(self, dataset: str) -> list[Hole]:
         return [hole for hole in self.holes if not hole.datasets or dataset in hole.datasets]
+
+
+def only(spec: TableSpec, methods: Sequence[str]) -> TableSpec:
+    """``spec`` with rows measured by ``methods`` alone; the others stand as cited, and a note says that they were left out.
+
+    Floors stand in any case. ConfigError for a name that measures no row.
+    """
+    known = {row.method for row in spec.rows if row.method} | set(spec.floors)
+    for name in methods:
+        if name not in known:
+            raise ConfigError(f"--methods {name}: no row of {spec.name} is measured by it", suggest(name, known))
+    left_out = [row.name for row in spec.rows if row.method and row.method not in methods]
+    if not left_out:
+        return spec
+    rows = tuple(row.model_copy(update={"method": None}) if row.name in left_out else row for row in spec.rows)
+    note = Finding(text=f"Left out of this run by --methods: {', '.join(left_out)}.")
+    return spec.model_copy(update={"rows": rows, "findings": (*spec.findings, note)})
 
 
 # ---- where the files are
