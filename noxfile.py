@@ -16,7 +16,7 @@ nox.options.sessions = ["lint", "tests"]
 
 ENVIRONMENT = ROOT / ".nox" / "harness"
 BIN = ENVIRONMENT / ("Scripts" if os.name == "nt" else "bin")
-EXTRAS = "text,ui,dev"
+EXTRAS = "text,audio,video,faces,figures,ui,dev"
 INPUTS = ("pyproject.toml", "constraints.txt")
 QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
 

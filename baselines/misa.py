@@ -15,6 +15,7 @@ from harness.nn.attention import Dropouts, EncoderLayer
 from harness.nn.divergences import cmd, orthogonality
 from harness.nn.dropout import Dropout
 from harness.nn.recurrent import BiLSTM
+from harness.nn.utterances import StackedBiLSTM
 from harness.training import Batch, Inputs, LossWeights, Method, MethodConfig, Output, Task, Training, register_method
 from harness.training.by_modality import Rate
 
@@ -27,21 +28,6 @@ class Weights(LossWeights):
     similarity: float = Field(0.3, ge=0, description="central moment discrepancy of the shared vectors")
     difference: float = Field(0.1, ge=0, description="orthogonality of private and shared vectors")
     reconstruction: float = Field(1.0, ge=0, description="mean squared error of each modality's reconstruction")
-
-
-class StackedBiLSTM(nn.Module):
-    """Two bidirectional LSTMs with a layer norm between: x (B, T, width), lengths (B,) -> all final states, (B, 4 hidden)."""
-
-    def __init__(self, width: int, hidden: int) -> None:
-        super().__init__()
-        self.first = BiLSTM(width, hidden)
-        self.norm = nn.LayerNorm(2 * hidden)
-        self.second = BiLSTM(2 * hidden, hidden)
-
-    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
-        states, below = self.first(x, lengths)
-        _, above = self.second(self.norm(states), lengths)
-        return torch.cat([below, above], dim=1)
 
 
 @register_method("misa")

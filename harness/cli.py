@@ -38,6 +38,7 @@ Validation = Annotated[
     float | None, typer.Option(help="Share of the training clips that validates, in whole groups: 0.15.", rich_help_panel="Split")
 ]
 Groups = Annotated[str, typer.Option(help="holdout: groups that train, validate and test, such as 16/4/4.", rich_help_panel="Split")]
+Methods = Annotated[str, typer.Option(help="Run the rows of these methods only (tfn,lmf); default: all that exist. Floors always run.")]
 Modalities = Annotated[str, typer.Option(help="A subset, such as text,audio; default: all the data has.")]
 
 
@@ -48,6 +49,7 @@ def reproduce(
     budget: Budget = "quick",
     quick: Quick = False,
     seeds: Seeds = "",
+    methods: Methods = "",
     workers: Workers = 0,
     device: Device = "auto",
     timeout: Timeout = 0.0,
@@ -61,7 +63,7 @@ def reproduce(
 
     effort = Effort(budget="smoke" if quick else budget, device=device)
     how = commands.Running(workers, timeout or None, retry_failed, checkpoint_seconds, inline)
-    commands.reproduce(target, data, effort, seeds or ("2" if quick else ""), how)
+    commands.reproduce(target, data, effort, seeds or ("2" if quick else ""), methods, how)
 
 
 @app.command()
@@ -70,13 +72,14 @@ def report(
     data: Annotated[str, typer.Option(help="Stored data set, as for `reproduce`.")] = "",
     budget: Budget = "quick",
     seeds: Seeds = "",
+    methods: Methods = "",
     device: Device = "auto",
 ) -> None:
     """Render tables from the records that exist; runs nothing."""
     from harness.commands import running as commands
     from harness.experiments.plan import Effort
 
-    commands.report(target, data, Effort(budget=budget, device=device), seeds)
+    commands.report(target, data, Effort(budget=budget, device=device), seeds, methods)
 
 
 @app.command()
@@ -193,6 +196,25 @@ def data_fetch(
     fetching.fetch(name, only)
 
 
+@data.command("extract")
+def data_extract(
+    name: Annotated[str, typer.Argument(help="A data set with media files or transcripts, such as ravdess.")] = "",
+    text: Annotated[str, typer.Option(help="Extractor of text features, such as glove.")] = "",
+    audio: Annotated[str, typer.Option(help="Extractor of sound, such as mfcc.")] = "",
+    vision: Annotated[str, typer.Option(help="Extractor of film.")] = "",
+    variant: Annotated[str, typer.Option("--as", help="Keep the result as NAME@VARIANT; default: the extractors' names.")] = "",
+    settings: Annotated[list[str] | None, typer.Option("--set", help="A setting, such as mfcc.coefficients=13.")] = None,
+    workers: Workers = 0,
+    list_: Annotated[bool, typer.Option("--list", help="List the extractors with their settings.")] = False,
+) -> None:
+    """Compute features from media and transcripts; keep them as a new variant beside the data set."""
+    from harness.commands import extracting as commands
+
+    if list_ or not name:
+        return commands.listing()
+    commands.extract(name, {"text": text, "audio": audio, "vision": vision}, variant, settings or [], workers)
+
+
 @data.command("check")
 def data_check(
     name: Annotated[str, typer.Argument(help="A data set, such as mosi or mosi@minilm.")],
@@ -205,11 +227,14 @@ def data_check(
 
 
 @data.command("show")
-def data_show(name: Annotated[str, typer.Argument(help="A data set, such as mosi or mosi@minilm.")]) -> None:
-    """Print a data set's card."""
+def data_show(
+    name: Annotated[str, typer.Argument(help="A data set, such as mosi or mosi@minilm.")],
+    picture: Annotated[Path | None, typer.Option(help="Draw it too, to this .png, .svg or .pdf file.")] = None,
+) -> None:
+    """Print a data set's card, with histograms of labels and lengths."""
     from harness.commands import data as commands
 
-    commands.show(name)
+    commands.show(name, picture)
 
 
 @data.command("list")

@@ -13,7 +13,10 @@ from torch import Tensor
 
 from harness.data.batches import Batch, gather
 from harness.data.schema import MODALITIES, Ragged, Split, Task
+from harness.errors import ConfigError
 from harness.training import Inputs, Method, methods
+
+NAMES = [name for name in methods if methods[name].__module__.partition(".")[0] in ("baselines", "methods")]
 
 SUBSETS = [subset for size in (1, 2, 3) for subset in combinations(MODALITIES, size)]
 DIMS = {"text": 6, "audio": 3, "vision": 4}
@@ -52,6 +55,16 @@ def build(name: str, split: Split, kind: str = "regression", seed: int = 0, **se
     method = methods[name](Inputs(dims), TASKS[kind], methods[name].Config(**settings))
     method.fit(split)
     return method
+
+
+def build_or_refusal(name: str, split: Split, kind: str = "regression") -> Method | None:
+    """The method, or None where it refuses the modalities of ``split`` as it may: by a ConfigError that names one it lacks."""
+    try:
+        return build(name, split, kind)
+    except ConfigError as error:
+        lacking = set(MODALITIES) - set(split.features)
+        assert any(modality in error.problem for modality in lacking), f"{error.problem!r} names none of {sorted(lacking)}"
+        return None
 
 
 @cache

@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import CLOSE, DIMS, KINDS, SUBSETS, TASKS, build, fitted, merged, predict, random_split, some_split, whole
+from helpers import (
+    CLOSE,
+    DIMS,
+    KINDS,
+    NAMES,
+    SUBSETS,
+    TASKS,
+    build,
+    build_or_refusal,
+    fitted,
+    merged,
+    predict,
+    random_split,
+    some_split,
+    whole,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
@@ -17,9 +33,15 @@ from torch import Tensor
 from harness.data.batches import Batch, gather
 from harness.data.schema import MODALITIES
 from harness.training import Method, Output, methods
+from harness.training.dead import GradientWatch
 from harness.training.objectives import task_objective
 
-NAMES = [name for name in methods if methods[name].__module__.partition(".")[0] in ("baselines", "methods")]
+# Parameters that no gradient moves within two steps, by method: regular expression -> why that is right.
+UNMOVED: dict[str, dict[str, str]] = {
+    "self_mm": {
+        r"branches\.(text|audio|vision)\..*": "in its first two epochs a clip's unimodal labels are its own, and their losses weigh nothing"
+    },
+}
 
 
 def longer(batch: Batch, frames: int = 7) -> Batch:
@@ -57,18 +79,35 @@ def test_prediction_depends_on_its_clip_alone(name: str, lengths: list[tuple[int
 @pytest.mark.parametrize("modalities", SUBSETS, ids="+".join)
 @pytest.mark.parametrize("name", NAMES)
 def test_every_subset_of_modalities_and_every_task(name: str, modalities: tuple[str, ...], kind: str) -> None:
-    """Shapes, names of losses and representations, and a gradient at every trainable parameter."""
+    """Shapes, names of losses and representations."""
     split = some_split(kind, modalities)
-    method, batch = build(name, split, kind), whole(split)
+    method, batch = build_or_refusal(name, split, kind), whole(split)
+    if method is None:
+        assert len(modalities) < len(MODALITIES)
+        return
     output = method(batch)
     assert output.prediction.shape == ((len(split),) if kind == "regression" else (len(split), 3))
     assert set(output.losses) == set(type(method.Config().weights).model_fields)
     assert all(loss.shape == () and loss.isfinite() for loss in output.losses.values())
     assert all(x.ndim == 2 and len(x) == len(split) for x in output.representations.values())
-    if any(parameter.requires_grad for parameter in method.parameters()):
-        total_loss(output, batch, method, kind).backward()
-    dead = [key for key, p in method.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.any())]
-    assert not dead
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("modalities", SUBSETS, ids="+".join)
+@pytest.mark.parametrize("name", NAMES)
+def test_a_gradient_reaches_every_parameter_within_two_steps(name: str, modalities: tuple[str, ...], kind: str) -> None:
+    split = some_split(kind, modalities)
+    method, batch = build_or_refusal(name, split, kind), whole(split)
+    trained = [] if method is None else [parameter for parameter in method.parameters() if parameter.requires_grad]
+    if method is None or not trained:
+        return
+    watch, optimiser = GradientWatch(method), torch.optim.SGD(trained, lr=1e-2)
+    for _ in range(2):
+        optimiser.zero_grad()
+        total_loss(method(batch), batch, method, kind).backward()
+        watch.look()
+        optimiser.step()
+    assert not [key for key in watch.unmoved if not any(re.fullmatch(pattern, key) for pattern in UNMOVED.get(name, {}))]
 
 
 @pytest.mark.parametrize("clips", [1, 2])

@@ -221,12 +221,57 @@ def test_an_unknown_target_is_answered_with_the_nearest_and_all_names(folder: Pa
 
 def test_rows_left_out_are_cited_and_named(folder: Path) -> None:
     spec = papers.read(write(folder, MINIMAL + 'method = "lmf"\n'))
-    part = papers.only(spec, ["lmf"])
+    (part,) = papers.only([spec], ["lmf"])
     assert [row.method for row in part.rows] == [None, "lmf"]
     assert [row.published for row in part.rows] == [row.published for row in spec.rows]
     assert [finding.text for finding in part.findings_on("mosi")] == ["Left out of this run by --methods: A."]
-    assert papers.only(spec, ["tfn", "lmf"]) == spec
-    assert papers.only(spec, ["ridge"]).floors == spec.floors
+    assert papers.only([spec], ["tfn", "lmf"]) == [spec]
+    assert papers.only([spec], ["ridge"])[0].floors == spec.floors
     with pytest.raises(ConfigError, match="--methods lfm: no row of mine/t1") as error:
-        papers.only(spec, ["lfm"])
+        papers.only([spec], ["lfm"])
     assert "Did you mean 'lmf'" in str(error.value)
+
+
+def test_rows_that_lack_a_modality_are_cited_and_named(folder: Path) -> None:
+    spec = papers.read(write(folder, MINIMAL + 'method = "lmf"\nmodalities = ["audio", "vision"]\n'))
+    part = papers.present(spec, ["text", "audio"], "mosi@minilm")
+    assert [row.method for row in part.rows] == ["tfn", None]
+    assert [finding.text for finding in part.findings_on("mosi")] == ["Not run, since mosi@minilm has text, audio only: B."]
+    assert papers.present(spec, ["text", "audio", "vision"], "mosi") == spec
+
+
+# ---- the transcription of MIKL's Tables 1 and 2, a second time
+
+MIKL = {
+    "t1": """
+TFN 0.901 34.9 80.8 80.7
+LMF 0.917 33.2 82.5 82.4
+MFM 0.877 39.0 83.0 83.0
+MuT 0.861 42.63 84.1 83.9
+MISA 0.804 43.26 82.10 82.03
+LNLN 0.713 45.79 85.98 85.95
+MIKL 0.700 46.65 86.06 85.98
+""",
+    "t2": """
+TFN 0.593 50.2 82.5 82.1
+LMF 0.623 48.0 82.0 82.1
+MFM 0.568 51.3 84.4 84.3
+MuT 0.580 51.5 82.5 82.3
+MISA 0.568 52.67 85.2 85.1
+LNLN 0.530 53.46 85.17 85.30
+MIKL 0.526 54.24 85.97 85.94
+""",
+}
+
+
+@pytest.mark.parametrize("item", MIKL)
+def test_mikl_tables_hold_what_is_printed(item: str) -> None:
+    spec = papers.read(CHECKOUT / "reports" / "mikl" / f"{item}.toml")
+    (dataset,) = spec.datasets
+    rows = [
+        " ".join([row.printed or row.name, *(as_printed(row.published[dataset][metric]) for metric in spec.metrics)])
+        for row in spec.rows
+        if row.published
+    ]
+    assert rows == MIKL[item].strip().splitlines()
+    assert spec.metrics == ("mae", "acc7", "acc2_nonzero", "f1_nonzero")

@@ -13,7 +13,8 @@ from harness.data.catalogue import facts, known
 from harness.data.importing import import_dataset
 from harness.data.opening import open_dataset
 from harness.errors import ConfigError
-from harness.reporting.cards import card_text
+from harness.reporting.card_picture import write_picture
+from harness.reporting.cards import card_text, histograms_text
 
 STYLES = {"error": "red", "warning": "yellow", "notice": ""}
 
@@ -48,9 +49,14 @@ def check(name: str, strict: bool) -> None:
         raise SystemExit(1)
 
 
-def show(name: str) -> None:
-    """Print the card of a stored data set, or of the simulated stand-in where none was imported."""
-    Console().print(card_text(open_dataset(name, store.data_root()).card), highlight=False, markup=False, soft_wrap=True)
+def show(name: str, picture: Path | None = None) -> None:
+    """Print the card of a stored data set, or of the simulated stand-in where none was imported; draw it to ``picture``."""
+    dataset, console = open_dataset(name, store.data_root()), Console()
+    for text in (card_text(dataset.card), histograms_text(dataset)):
+        console.print(text, highlight=False, markup=False, soft_wrap=True, end="\n\n")
+    if picture is not None:
+        write_picture(dataset, picture)
+        console.print(f"Drawn: {picture}", highlight=False, markup=False, soft_wrap=True)
 
 
 def listing() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from rich.console import Console
 
+from harness.analysis.inventory import Description, describe
 from harness.commands import data
 from harness.errors import ConfigError
 from harness.experiments import papers
@@ -22,11 +23,11 @@ def list_things(what: str, verbose: bool) -> None:
 
 def _methods(verbose: bool) -> None:
     console = Console()
+    console.print("kind, modalities that will do, trainable parameters at MOSI's preset and 768/5/20 inputs, reference", style="dim")
     for name in methods:
-        method = methods[name]
-        console.print(f"{name:12} {_first_line(method)}", highlight=False, markup=False, soft_wrap=True)
+        console.print(_line(describe(name, methods[name]), verbose), highlight=False, markup=False, soft_wrap=True)
         if verbose:
-            _settings(method, console)
+            _settings(methods[name], console)
     for module, why in methods.broken.items():
         console.print(f"! {module} could not be imported: {why}", style="yellow", highlight=False, markup=False, soft_wrap=True)
 
@@ -42,5 +43,8 @@ def _tables(verbose: bool) -> None:
         Console().print(f"{spec.name:12} {spec.title} ({', '.join(spec.datasets)})", highlight=False, markup=False, soft_wrap=True)
 
 
-def _first_line(method: type[Method]) -> str:
-    return (method.__doc__ or "").strip().partition("\n")[0]
+def _line(one: Description, verbose: bool) -> str:
+    size = "?" if one.parameters is None else f"{one.parameters:,}"
+    line = f"{one.name:12} {one.kind:8}  {one.modalities:14}  {size:>11}  {one.reference or one.summary}"
+    more = [f"    {one.summary}"] if verbose else []
+    return "\n".join([line, *more, *([f"    ! it could not be built: {one.problem}"] if one.problem else [])])

@@ -29,7 +29,7 @@ from harness.experiments.workspace import Workspace
 from harness.files import write_atomic
 from harness.registry import suggest
 from harness.reporting.costs import Conditions, Profile, Trained, costs_document, costs_text
-from harness.training import loop
+from harness.training import loop, text_encoder
 from harness.training.contract import Inputs, Method, MethodConfig, methods
 
 BATCHES = (1, 32)
@@ -119,6 +119,7 @@ def _build(name: str, data: Dataset, modalities: tuple[str, ...], settings: Mapp
     kind = methods[name]
     config = resolve_config(kind, base_name(data.card.name), budget_named("paper"), device, settings)
     train = data.clips.index[data.clips["split"] == "train"]
+    data = text_encoder.tokenised(data, config.text_encoder)
     split = data.rows((train if len(train) else data.clips.index).tolist()).only(modalities)
     dims = {modality: split.features[modality].dim for modality in modalities}
     method = loop.build(kind, Inputs(dims), data.card.task, config, seed=0)

@@ -113,8 +113,8 @@ def track() -> None:
 def _tables(target: str, data: str, effort: Effort, methods: str, console: Console) -> list[_Table]:
     """The tables of ``target``; the option ``--data`` replaces the data set whose variant it is and leaves the others out."""
     found, chosen = [], [name.strip() for name in methods.split(",") if name.strip()]
-    for spec, datasets in papers.select(target):
-        spec = papers.only(spec, chosen) if chosen else spec
+    specs, all_datasets = zip(*papers.select(target), strict=True)
+    for spec, datasets in zip(papers.only(specs, chosen) if chosen else specs, all_datasets, strict=True):
         for dataset in _chosen(datasets, data, spec.name):
             card, cut_up = _open(dataset, effort, console)
             if card.simulated:
@@ -123,7 +123,8 @@ def _tables(target: str, data: str, effort: Effort, methods: str, console: Conso
                     highlight=False,
                     soft_wrap=True,
                 )
-            found.append(_Table(spec, card, plan_table(spec, card, cut_up)))
+            measured = papers.present(spec, list(card.modalities), card.name)
+            found.append(_Table(measured, card, plan_table(measured, card, cut_up)))
     return found
 
 

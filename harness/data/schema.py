@@ -94,20 +94,22 @@ class Card(Frozen):
     findings: tuple[Finding, ...] = Field((), description="what the checks found at import")
     best_possible: dict[str, float] = Field(default_factory=dict, description="simulated data: test score of the ideal predictor")
     fingerprint: str = ""
+    transcripts: str = Field("", description="set when the data set is opened: SHA-256 of the clips' texts, empty where none has any")
 
 
 @dataclass(frozen=True)
 class Ragged:
     """Frames of one modality: ``values`` (frames, dim) float32, ``offsets`` (clips + 1,) int64.
 
-    ``shift`` and ``scale`` (dim,), where set, are applied to every frame that is read: the stored values stay
-    memory-mapped and shared between workers whatever a trial has fitted.
+    ``shift`` and ``scale`` (dim,), where set, are applied to every frame that is read, then the frame's ``gain``
+    (frames,): the stored values stay memory-mapped and shared between workers whatever a trial has fitted.
     """
 
     values: Tensor
     offsets: Tensor
     shift: Tensor | None = None
     scale: Tensor | None = None
+    gain: Tensor | None = None
 
     @property
     def dim(self) -> int:
@@ -119,9 +121,21 @@ class Ragged:
         return self.offsets.diff()
 
     def take(self, frame: Tensor) -> Tensor:
-        """The frames at the indices ``frame`` (...), as (..., dim), shifted and scaled."""
+        """The frames at the indices ``frame`` (...), as (..., dim), shifted and scaled, times their gain."""
         values = self.values[frame]
-        return values if self.shift is None or self.scale is None else (values - self.shift) / self.scale
+        if self.shift is not None and self.scale is not None:
+            values = (values - self.shift) / self.scale
+        return values if self.gain is None else values * self.gain[frame][..., None]
+
+    def without(self, missing: Tensor) -> Ragged:
+        """The same clips with zeros at the frames where ``missing`` (frames,) is true; lengths stay."""
+        gain = torch.ones(len(self.values)) if self.gain is None else self.gain
+        return replace(self, gain=gain.masked_fill(missing, 0.0))
+
+    def weighted(self, weight: float) -> Ragged:
+        """The same clips with every frame multiplied by ``weight``."""
+        gain = torch.ones(len(self.values)) if self.gain is None else self.gain
+        return replace(self, gain=gain * weight)
 
     def clip(self, row: int) -> Tensor:
         """The frames of one clip, (length, dim)."""

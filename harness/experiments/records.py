@@ -42,6 +42,14 @@ class Predictions(Frozen):
         return np.asarray(self.values, dtype=np.float64), np.asarray(self.truth, dtype=np.float64)
 
 
+class Further(Frozen):
+    """The trained model on the test split in another form: the settings that differ, and predictions in the order of the record's."""
+
+    changes: dict[str, float]
+    test: Scores
+    values: tuple[float, ...] | tuple[tuple[float, ...], ...]
+
+
 class Record(Frozen):
     """A finished trial."""
 
@@ -57,6 +65,7 @@ class Record(Frozen):
     valid: Scores
     test: Scores
     predictions: Predictions
+    further: tuple[Further, ...] = Field((), description="tests of the same trained model with frames missing or modalities weighted")
 
     @property
     def key(self) -> str:

@@ -14,6 +14,7 @@ from harness.data.splits import Fold
 from harness.errors import ConfigError
 from harness.experiments import code
 from harness.registry import suggest
+from harness.training import text_encoder
 from harness.training.contract import Method, MethodConfig, methods
 from harness.training.settings import BUDGETS, Budget
 
@@ -32,8 +33,8 @@ class Identity(Frozen):
 
     @property
     def key(self) -> str:
-        """20 hexadecimal digits. The stored data set's name is left out: its fingerprint says what it holds."""
-        content = self.model_dump(mode="json", exclude={"dataset"})
+        """20 hexadecimal digits. Names of stored things are left out: the fingerprints of data and text encoder say what they hold."""
+        content = self.model_dump(mode="json", exclude={"dataset": True, "config": {"text_encoder": {"path"}}})
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:20]
 
 
@@ -70,14 +71,15 @@ def resolve_config(method: type[Method], dataset: str, budget: Budget, device: s
 def make_trial(
     name: str, card: Card, config: MethodConfig, *, seed: int, fold: Fold, budget: str, modalities: tuple[str, ...] | None = None
 ) -> Trial:
-    """The trial of method ``name`` on the stored data set of ``card``."""
+    """The trial of method ``name`` on the stored data set of ``card``; ConfigError where a setting does not fit the data."""
+    config = text_encoder.pinned(config, card)
     identity = Identity(
         method=name,
         code=code.fingerprints(methods[name].__module__),
         config=config.model_dump(mode="json"),
         dataset=card.name,
         data=card.fingerprint,
-        modalities=choose_modalities(card, modalities),
+        modalities=_with_encoder(config, card, modalities),
         seed=seed,
         fold=fold,
     )
@@ -91,6 +93,19 @@ def choose_modalities(card: Card, wanted: tuple[str, ...] | None) -> tuple[str, 
         if name not in present:
             raise ConfigError(f"{card.name} has no modality '{name}'", suggest(name, present))
     return tuple(name for name in present if name in wanted) if wanted else present
+
+
+def _with_encoder(config: MethodConfig, card: Card, wanted: tuple[str, ...] | None) -> tuple[str, ...]:
+    """As ``choose_modalities``; with a text encoder, transcripts are enough for text."""
+    if config.text_encoder.path is None:
+        return choose_modalities(card, wanted)
+    if wanted and "text" not in wanted:
+        raise ConfigError(
+            f"text_encoder.path = '{config.text_encoder.path}' is set, but of the modalities {', '.join(wanted)} none is text",
+            "Add text, or leave text_encoder out.",
+        )
+    others = tuple(name for name in wanted or card.modalities if name != "text")
+    return ("text", *(choose_modalities(card, others) if others else ()))
 
 
 def explain(wanted: Identity, known: Identity) -> list[str]:

@@ -21,11 +21,11 @@ from harness.data.schema import Dataset, Split
 from harness.data.transforms import standardise
 from harness.errors import HarnessError
 from harness.experiments.environment import environment
-from harness.experiments.events import EpochDone, Event, Failed, Finished, Listener, Started, Warned
+from harness.experiments.events import Advised, EpochDone, Event, Failed, Finished, Listener, Started, Warned
 from harness.experiments.plugins import load_file
-from harness.experiments.records import Failure, Predictions, Record, Runtime, Scores
+from harness.experiments.records import Failure, Further, Predictions, Record, Runtime, Scores
 from harness.experiments.trials import Identity, Trial
-from harness.training import loop, metrics
+from harness.training import dead, loop, metrics, missing, text_encoder
 from harness.training.checkpoints import Checkpoint
 from harness.training.contract import Inputs, Method, MethodConfig, methods
 
@@ -98,9 +98,10 @@ class _Session:
         method = loop.build(methods[identity.method], inputs, dataset.card.task, config, identity.seed)
         # The test split enters without labels; they are read again only to score, after the last prediction.
         run = self._train(method, train, valid, dataset, config)
+        seen = missing.at_rate(missing.weighted(test, config.input_weights), config.missing.rate, identity.seed)
         values = {
             "valid": loop.predict(method, valid, config.training),
-            "test": loop.predict(method, test.without_labels(), config.training),
+            "test": loop.predict(method, seen.without_labels(), config.training),
         }
         scores = {name: _score(dataset, split, values[name]) for name, split in {"valid": valid, "test": test}.items()}
         record = Record(
@@ -115,13 +116,24 @@ class _Session:
             valid=scores["valid"],
             test=scores["test"],
             predictions=_predictions(test, values["test"]),
+            further=tuple(self._further(method, test, dataset, config)),
         )
         return Finished(record, self._runtime())
 
     def _splits(self, dataset: Dataset, config: MethodConfig) -> list[Split]:
-        parts = splits.cut(dataset, self.identity.fold)
+        """What trains, what validates, and the test split before anything of it is taken away or weighted."""
+        parts = splits.cut(text_encoder.tokenised(dataset, config.text_encoder), self.identity.fold)
         train, *others = (parts[name].only(self.identity.modalities) for name in ("train", "valid", "test"))
-        return standardise(train, others, config.training.standardise)
+        scaled = [name for name in config.training.standardise if name != "text" or config.text_encoder.path is None]
+        train, valid, test = standardise(train, others, scaled)
+        if config.input_weights.where == "all":
+            train, valid = (missing.weighted(split, config.input_weights) for split in (train, valid))
+        return [train, missing.for_training(valid, config.missing, self.identity.seed, 0), test]
+
+    def _further(self, method: Method, test: Split, dataset: Dataset, config: MethodConfig) -> Iterator[Further]:
+        for changes, split in missing.further_tests(test, config.missing, config.input_weights, self.identity.seed):
+            values = loop.predict(method, split.without_labels(), config.training)
+            yield Further(changes=changes, test=_score(dataset, test, values), values=tuple(values.tolist()))
 
     def _train(self, method: Method, train: Split, valid: Split, dataset: Dataset, config: MethodConfig) -> loop.Run:
         checkpoint = Checkpoint(self.job.checkpoint, self.job.checkpoint_seconds)
@@ -144,6 +156,8 @@ class _Session:
         self.epoch_seconds.append(seconds)
         epoch = run.history[-1]
         self.report(EpochDone(self.identity.key, epoch.epoch, run.settings.max_epochs, epoch.valid_loss, seconds))
+        if epoch.epoch == 1 and run.watch.unreached:
+            self.report(Advised(self.identity.key, dead.warning(self.identity.method, run.watch.unreached)))
         if checkpoint.due():
             self._save(run, checkpoint)
 

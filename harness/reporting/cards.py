@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from tabulate import tabulate
 
-from harness.data.schema import Card
+from harness.data.schema import Card, Dataset
+from harness.reporting.card_counts import Bars, lengths, missing
 
 
 def card_text(card: Card) -> str:
@@ -13,6 +14,16 @@ def card_text(card: Card) -> str:
     return "\n\n".join(
         part for part in (f"{card.title} ({card.name}): {kind}", _facts(card), _features(card), _splits(card), _notices(card)) if part
     )
+
+
+def histograms_text(dataset: Dataset) -> str:
+    """Clips per range of lengths, by modality and split, and what is missing: what the card alone does not hold."""
+    return "\n\n".join(_bars(bars) for bars in [*lengths(dataset), missing(dataset)] if bars.names)
+
+
+def _bars(bars: Bars) -> str:
+    rows = [(name, *counts) for name, counts in bars.counts.items()]
+    return tabulate(rows, (bars.title, *bars.names), tablefmt="github")
 
 
 def _facts(card: Card) -> str:

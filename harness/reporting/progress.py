@@ -13,7 +13,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from harness.experiments.events import EpochDone, Event, Failed, Finished, Started, Warned
+from harness.experiments.events import Advised, EpochDone, Event, Failed, Finished, Started, Warned
 from harness.experiments.trials import Trial
 
 TYPICAL_SHARE = 0.6  # of max_epochs that a trial uses before patience runs out; only until its method has finished once
@@ -79,6 +79,7 @@ class Progress:
         self.total = total
         self.done = total - len(self.labels)
         self.failed = 0
+        self.advised: set[str] = set()
         self.began = time.monotonic()
         self.console = console
         self.live = Live(get_renderable=self._view, console=console, refresh_per_second=4, transient=True) if console.is_terminal else None
@@ -102,6 +103,9 @@ class Progress:
                 self.running[key].epoch, self.running[key].valid_loss = epoch, valid_loss
             case Warned(key, text):
                 self.console.print(f"[yellow]![/] {self.labels.get(key, key)}: {text}", highlight=False, soft_wrap=True)
+            case Advised(_, text) if text not in self.advised:
+                self.advised.add(text)
+                self.console.print(f"! {text}", style="yellow", highlight=False, markup=False, soft_wrap=True)
             case Finished() | Failed():
                 self._end(event)
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from tabulate import tabulate
 
-from harness.experiments.records import RecordStore
+from harness.experiments.records import Further, RecordStore
 from harness.experiments.runner import Outcome
 from harness.experiments.trials import Trial
 from harness.experiments.workspace import Workspace
@@ -36,7 +36,12 @@ def scores(trials: Sequence[Trial], store: RecordStore) -> str:
         if trial.key in store:
             record = store.get(trial.key)
             rows.append({"trial": trial.label, **record.test, "best epoch": record.best_epoch, "key": trial.key})
+            rows += [{"trial": f"{trial.label}, {_changes(further)}", **further.test, "key": trial.key} for further in record.further]
         else:
             failure = store.failure(trial.key)
             rows.append({"trial": trial.label, "key": f"{trial.key} {failure.reason if failure else 'not run'}"})
     return tabulate(rows, headers="keys", tablefmt="github", floatfmt=".3f")
+
+
+def _changes(further: Further) -> str:
+    return " ".join(f"{name} {value:g}" for name, value in further.changes.items())

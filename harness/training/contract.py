@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from harness.data.batches import Batch
 from harness.data.schema import Split, Task
 from harness.registry import Registry
-from harness.training.settings import Settings, Training
+from harness.training.settings import InputWeights, Missing, Settings, TextEncoder, Training
 
 __all__ = ["Batch", "Inputs", "LossWeights", "Method", "MethodConfig", "Output", "Split", "Task", "Training", "methods", "register_method"]
 
@@ -62,6 +62,9 @@ class MethodConfig(Settings):
     )
     weights: LossWeights = LossWeights()
     training: Training = Training()
+    text_encoder: TextEncoder = TextEncoder()
+    missing: Missing = Missing()
+    input_weights: InputWeights = InputWeights()
 
 
 class Method(nn.Module):

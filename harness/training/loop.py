@@ -21,7 +21,9 @@ from harness import seeds
 from harness.data.batches import Batch, gather, in_order, shuffled
 from harness.data.schema import Frozen, Split, Task
 from harness.errors import ConfigError, HarnessError
+from harness.training import missing, text_encoder
 from harness.training.contract import Inputs, Method, MethodConfig, Output
+from harness.training.dead import GradientWatch
 from harness.training.objectives import Objective, task_objective
 from harness.training.schedules import Schedule, make_optimiser
 from harness.training.settings import Training
@@ -58,6 +60,9 @@ class Run:
     best_epoch: int = 0
     best_state: State = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        self.watch = GradientWatch(self.method)
+
     @property
     def settings(self) -> Training:
         return self.config.training
@@ -92,9 +97,14 @@ class Run:
 
 
 def build(kind: type[Method], inputs: Inputs, task: Task, config: MethodConfig, seed: int) -> Method:
-    """A method with weights from the stream (seed, "init")."""
-    torch.manual_seed(seeds.derive(seed, "init"))
-    return kind(inputs, task, config).to(config.training.device)
+    """A method with weights from the stream (seed, "init"), behind its text encoder if ``config`` names one."""
+    encoder = text_encoder.load(config.text_encoder) if config.text_encoder.path else None
+    if encoder is not None:
+        inputs = Inputs({**inputs.dims, "text": text_encoder.width(encoder)})
+    torch.manual_seed(seeds.derive(seed, "init"))  # after the encoder, which draws numbers while it loads
+    method = kind(inputs, task, config)
+    whole = method if encoder is None else text_encoder.WithTextEncoder(method, encoder, config.text_encoder)
+    return whole.to(config.training.device)
 
 
 def train(
@@ -113,7 +123,7 @@ def train(
     A method without trainable parameters is fitted and not trained. Raises Diverged when a loss is not finite,
     ConfigError when the method returns an auxiliary loss that its config has no weight for.
     """
-    method.fit(train)
+    method.fit(missing.for_training(train, config.missing, seed, 0))
     if not any(parameter.requires_grad for parameter in method.parameters()):
         return Run(method, config, task_objective(config, task), *_nothing_to_optimise(config), seed)
     steps = math.ceil(len(_batches(train, config.training, seed, 0)) / config.training.accumulate)
@@ -151,7 +161,7 @@ def _nothing_to_optimise(config: MethodConfig) -> tuple[torch.optim.Optimizer, S
 def _one_epoch(run: Run, forward: Callable[[Batch], Output], train: Split, valid: Split) -> None:
     number = len(run.history) + 1
     rate = run.optimiser.param_groups[0]["lr"]
-    train_loss, losses = _train_epoch(run, forward, train, number)
+    train_loss, losses = _train_epoch(run, forward, missing.for_training(train, run.config.missing, run.seed, number), number)
     valid_loss = _validation_loss(run, forward, valid)
     for name, value in {"training": train_loss, "validation": valid_loss}.items():
         if not math.isfinite(value):
@@ -175,6 +185,7 @@ def _train_epoch(run: Run, forward: Callable[[Batch], Output], train: Split, num
             loss, terms = _losses(run, forward, batch)
             (loss * (len(batch) / clips)).backward()  # type: ignore[no-untyped-call]
             totals.add(len(batch), {"total": loss, **terms})
+        run.watch.look()
         _clip(run.method, run.settings)
         run.optimiser.step()
         run.schedule.after_step()

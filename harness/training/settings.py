@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+Share = Annotated[float, Field(ge=0, lt=1)]
+Unit = Annotated[float, Field(ge=0, le=1)]
 
 
 class Settings(BaseModel):
@@ -39,6 +42,39 @@ class Training(Settings):
     device: Literal["cpu", "cuda"] = "cpu"
 
 
+class TextEncoder(Settings):
+    """A pretrained text encoder that is trained with the method; the features that the data set stores for text are then not read."""
+
+    path: str | None = Field(None, description="folder of a Hugging Face model, or 'minilm'; unset: the stored features, as they are")
+    learning_rate: float = Field(5e-5, gt=0, description="of the encoder; training.learning_rate is the rest's")
+    weight_decay: float = Field(0.0, ge=0, description="of the encoder")
+    max_tokens: int = Field(50, ge=3, description="tokens per clip, start and end included; longer transcripts are cut")
+    frozen_layers: int = Field(0, ge=0, description="layers that stay as they are, counted from the input")
+    frozen_embeddings: bool = Field(False, description="whether token embeddings stay as they are")
+    weights: str | None = Field(None, description="set by the harness: SHA-256 of the folder")
+    transcripts: str | None = Field(None, description="set by the harness: SHA-256 of the clips' texts")
+
+
+class Missing(Settings):
+    """Frames that go missing at random (Zhang et al. 2024, LNLN, section 4.1); see harness.training.missing."""
+
+    rate: Share = Field(0.0, description="probability that a test clip's frame is missing, the same in every modality")
+    rates: tuple[Share, ...] = Field((), description="further rates at which the same trained model is tested")
+    training: Literal["complete", "uniform"] = Field(
+        "complete", description="uniform: half of the clips complete, the others at rates drawn from U(0, 1), drawn anew every epoch"
+    )
+
+
+class InputWeights(Settings):
+    """A factor on each modality's input features, after standardisation (robustness protocol of MIKL, 3.4, and MKCC, 3.5)."""
+
+    text: float = Field(1.0, ge=0)
+    audio: float = Field(1.0, ge=0)
+    vision: float = Field(1.0, ge=0)
+    where: Literal["all", "test"] = Field("all", description="all: in training too; test: on test clips alone")
+    sweep: tuple[Unit, ...] = Field((), description="the same trained model is tested at each audio weight a, vision at 1 - a, as well")
+
+
 class Budget(Settings):
     """A cap on effort, named in every table. None leaves the published value."""
 
@@ -58,7 +94,7 @@ BUDGETS = {
     budget.name: budget
     for budget in (
         Budget(name="smoke", description="2 epochs: shows that everything runs; its numbers mean nothing", max_epochs=2, patience=2),
-        Budget(name="quick", description="at most 16 epochs, patience 4", max_epochs=16, patience=4),
+        Budget(name="quick", description="at most 16 epochs", max_epochs=16),
         Budget(name="paper", description="the published number of epochs and patience"),
     )
 }

@@ -1,0 +1,133 @@
+"""What training must do for every registered method, whatever it computes: fit a few clips, learn a signal, stand bfloat16."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+from helpers import DIMS, NAMES, REGRESSION, build, fitted, predict, random_split, some_split, whole
+from torch import nn
+
+from harness.data.catalogue import facts
+from harness.data.schema import MODALITIES, Split
+from harness.data.simulate import simulate
+from harness.data.splits import Fold, cut
+from harness.data.transforms import standardise
+from harness.training import Inputs, Method, methods
+from harness.training.loop import build as build_seeded
+from harness.training.loop import predict as predict_split
+from harness.training.loop import train
+from harness.training.objectives import task_objective
+
+TRAINED = [name for name in NAMES if any(p.requires_grad for p in build(name, some_split()).parameters())]
+
+CLIPS, STEPS, RATE = 16, 300, 3e-3
+NEAR_ZERO = 0.15  # mean absolute error; labels spread over [-3, 3], so a constant has 1.5
+CANNOT_OVERFIT: dict[str, str] = {}
+NOT_BEYOND_RIDGE: dict[str, str] = {}
+
+
+def without_rates(settings: Any, inside: bool = False) -> Any:
+    """``settings`` with every number below a key that speaks of dropout set to 0."""
+    if isinstance(settings, dict):
+        return {key: without_rates(value, inside or "drop" in key) for key, value in settings.items()}
+    if isinstance(settings, (list, tuple)):
+        return type(settings)(without_rates(value, inside) for value in settings)
+    return 0.0 if inside and isinstance(settings, float) else settings
+
+
+def without_dropout(name: str, split: Split) -> Method:
+    """A method whose training is deterministic: rates in its configuration and in its modules are 0."""
+    method = build(name, split, **without_rates(methods[name].Config().model_dump()))
+    for module in method.modules():
+        for key, value in vars(module).items():
+            if isinstance(value, float) and ("drop" in key or (key == "p" and "Dropout" in type(module).__name__)):
+                setattr(module, key, 0.0)
+    return method
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TRAINED)
+def test_overfits_sixteen_clips(name: str) -> None:
+    """A model that cannot fit 16 clips of noise has lost a gradient, a modality, or the label."""
+    lengths = torch.randint(1, 12, (3, CLIPS), generator=torch.Generator().manual_seed(4)).tolist()
+    split = random_split(dict(zip(MODALITIES, lengths, strict=True)), DIMS, seed=4)
+    method, batch = without_dropout(name, split), whole(split)
+    assert batch.labels is not None
+    config = method_config(name)
+    objective, weights = task_objective(config, REGRESSION), config.weights.model_dump()
+    optimiser = torch.optim.Adam([p for p in method.parameters() if p.requires_grad], lr=RATE)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATE, total_steps=STEPS, pct_start=0.1)
+    error = float("inf")
+    for step in range(STEPS):
+        method.train()
+        optimiser.zero_grad()
+        output = method(batch)
+        loss = objective(output.prediction, batch.labels) / CLIPS + sum(weights[key] * x for key, x in output.losses.items())
+        loss.backward()
+        nn.utils.clip_grad_norm_(method.parameters(), 1.0)
+        optimiser.step()
+        schedule.step()
+        if step % 10 == 9:
+            error = float((predict(method.eval(), batch) - batch.labels).abs().mean())
+            if error < NEAR_ZERO:
+                break
+    assert (error < NEAR_ZERO) == (name not in CANNOT_OVERFIT), f"mean absolute error {error:.3f} after {step + 1} steps"
+
+
+@cache
+def simulated() -> tuple[Split, Split, Split]:
+    """A small set whose labels are a step function of a latent sentiment: beyond a linear model, and not by much."""
+    parts = cut(
+        simulate(facts("mosi"), seed=1, sizes={"train": 300, "valid": 100, "test": 400}, dims={"text": 12, "audio": 5, "vision": 8}), Fold()
+    )
+    train_part, valid, test = standardise(parts["train"], [parts["valid"], parts["test"]], ("audio", "vision"))
+    return train_part, valid, test
+
+
+def method_config(name: str, **training: Any) -> Any:
+    config = methods[name].Config()
+    return config.model_copy(update={"training": config.training.model_copy(update=training)})
+
+
+@cache
+def simulated_error(name: str) -> float:
+    """Test MAE after a short training, at one batch size and learning rate for all: published ones suit other numbers of clips."""
+    budget = {"max_epochs": 20, "patience": 8, "batch_size": 32, "accumulate": 1, "length_buckets": 8, "learning_rate": 1e-3}
+    config = method_config(name, **budget)
+    parts = simulated()
+    method = build_seeded(methods[name], Inputs({key: x.dim for key, x in parts[0].features.items()}), REGRESSION, config, 1)
+    train(method, parts[0], parts[1], REGRESSION, config, 1)
+    assert parts[2].labels is not None
+    return float((predict_split(method, parts[2], config.training) - parts[2].labels).abs().mean())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TRAINED)
+def test_learns_more_of_a_simulated_set_than_the_ridge(name: str) -> None:
+    assert simulated_error("ridge") < simulated_error("majority") - 0.3
+    found, linear = simulated_error(name), simulated_error("ridge")
+    assert (found < linear) == (name not in NOT_BEYOND_RIDGE), f"mean absolute error {found:.3f}, the ridge's is {linear:.3f}"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_runs_in_bfloat16(name: str) -> None:
+    """Evaluated under autocast a prediction stays near float32's; in training all gradients are finite.
+
+    bfloat16 keeps 8 bits, 0.4 per cent, of every factor; a tenth of the predictions' range leaves room for depth.
+    """
+    split = some_split()
+    method, batch = fitted(name), whole(split)
+    plain = predict(method, batch)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        rounded = predict(method, batch).float()
+    assert rounded.isfinite().all()
+    assert float((rounded - plain).abs().max()) <= 0.1 * max(1.0, float(plain.abs().max()))
+    if name in TRAINED:
+        fresh = build(name, split).train()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            output = fresh(batch)
+        (output.prediction.float().sum() + sum(output.losses.values())).backward()
+        assert all(p.grad.isfinite().all() for p in fresh.parameters() if p.grad is not None)
