@@ -144,10 +144,10 @@ class TMBL(Method):
 
     Parameters at ``mosi`` with 768/5/20: 39,571,333, 1.1 GB while training. The authors widen each gate by two linear layers
     with no activation between, which express no more than one: ``expansions`` 2 restores them, 86,803,333 and 1.8 GB; with
-    the authors' 768/74/47 features 91,983,973. Their 210,113,077, which leave BERT out, are 91,424,613 that are trained and 118,688,464 that no gradient
-    reaches: transformers made and not called, one of two attentions in each layer, two mixers, a layer norm. From the
-    91,424,613 (those of ``as_published``) the default differs by 801,280 more in the private part, whose attention is
-    cross-modal, and 241,920 fewer, since a token's position is no parameter of a place in the batch.
+    the authors' 768/74/47 features 91,983,973. Their 210,113,077, which leave BERT out, are 91,424,613 that are trained and
+    118,688,464 that no gradient reaches: transformers made and not called, one of two attentions in each layer, two mixers,
+    a layer norm. From the 91,424,613 (those of ``as_published``) the 91,983,973 differ by 801,280 more in the private part,
+    whose attention is cross-modal, and 241,920 fewer, since a token's position is no parameter of a place in the batch.
 
     A clip's vector stands twice in every stream, as published; here the two are a sequence of their own, told apart by
     their positions. Left open and read so:

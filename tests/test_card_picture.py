@@ -126,7 +126,7 @@ class TestPicture:
         with pytest.raises(ConfigError, match=r"no_folder/card\.png could not be written"):
             write_picture(data, tmp_path / "no_folder" / "card.png")
         monkeypatch.setitem(sys.modules, "matplotlib", None)
-        with pytest.raises(ConfigError, match=r"matplotlib(?s:.)*mer-harness\[plots\]"):
+        with pytest.raises(ConfigError, match=r"matplotlib(?s:.)*mer-harness\[figures\]"):
             write_picture(data, tmp_path / "card.png")
 
     def test_settings_stay_as_they_were_and_pyplot_away(self, tmp_path: Path) -> None:

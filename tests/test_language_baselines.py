@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from baselines.fdmer import FDMER, dependence, similarity_distance
 from baselines.lnln import LNLN, Placed, drop_frames, missing_rates, mix
 from baselines.ps_mixer import EPSILON, PSMixer, polarity_loss, resized, strength_loss
-from baselines.tmbl import TMBL, following
+from baselines.tmbl import following
 from harness.data.batches import gather
 from harness.nn.adversarial import Discriminator, reverse_gradient
 from harness.nn.mixer import MixerBlock

@@ -120,7 +120,8 @@ def only(specs: Sequence[TableSpec], methods: Sequence[str]) -> list[TableSpec]:
     known = {name for spec in specs for name in (*(row.method for row in spec.rows), *spec.floors) if name}
     for name in methods:
         if name not in known:
-            raise ConfigError(f"--methods {name}: no row of {', '.join(spec.name for spec in specs)} is measured by it", suggest(name, known))
+            tables = ", ".join(spec.name for spec in specs)
+            raise ConfigError(f"--methods {name}: no row of {tables} is measured by it", suggest(name, known))
     why = "Left out of this run by --methods"
     return [cited(spec, [row.name for row in spec.rows if row.method and row.method not in methods], why) for spec in specs]
 

@@ -12,9 +12,9 @@ the weights: to evaluate the bases again costs less than to store them.
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, Literal
 
 import torch
@@ -82,8 +82,8 @@ class Spline:
 #
 #     sum over j < n / 2 of (-1)^j binomial(n, j) (n / 2 - j - d)_+^order / order!
 #
-# (truncated powers, counted from the nearer end of the support, where they are few and hardly cancel). Memory is taken in
-# one piece, and few pieces of it: what counts here is how often the processor's cache is left.
+# (truncated powers, counted from the nearer end of the support, where they are few and hardly cancel). Soft shrinkage leads
+# from one term to the next: it is (near - 1)_+ for near >= 0. What counts here is the number of passes over memory.
 
 
 def expansion(x: Tensor, spline: Spline) -> Tensor:
@@ -96,7 +96,8 @@ def expansion(x: Tensor, spline: Spline) -> Tensor:
     inside, excess = _cells(x, spline)
     torch.pow(_from_end(inside, near, spline), spline.order, out=bases)
     for factor in _factors(spline):
-        bases.add_(_next_term(near, spline).pow(spline.order), alpha=factor)
+        near = F.softshrink(near, _root(spline))
+        bases.add_(near.pow(spline.order), alpha=factor)
     _continue(excess, bases, spline)
     out[:, -1].copy_(F.silu(x))
     return out
@@ -111,10 +112,11 @@ def _with_slopes(x: Tensor, spline: Spline) -> tuple[Tensor, Tensor]:
     torch.pow(_from_end(inside, near, spline), spline.order - 1, out=rise)
     torch.mul(rise, near, out=bases)
     for factor in _factors(spline):
-        torch.pow(_next_term(near, spline), spline.order - 1, out=power)
+        near = F.softshrink(near, _root(spline))
+        torch.pow(near, spline.order - 1, out=power)
         rise.add_(power, alpha=factor)
         bases.addcmul_(power, near, value=factor)
-    torch.copysign(rise, torch.sub(_peaks(x, spline), inside[:, None], out=near), out=rise)
+    torch.copysign(rise, torch.sub(_peaks(x, spline), inside[:, None], out=power), out=rise)
     _continue(excess, bases, spline)
     gate = x.sigmoid()
     torch.mul(gate, x, out=out[:, -1])
@@ -161,11 +163,6 @@ def _from_end(inside: Tensor, out: Tensor, spline: Spline) -> Tensor:
     return torch.add(end, out, alpha=-root, out=out).relu_()
 
 
-def _next_term(near: Tensor, spline: Spline) -> Tensor:
-    """From term j to term j + 1, before it is raised to a power; in place."""
-    return near.sub_(_root(spline)).relu_()
-
-
 def _factors(spline: Spline) -> list[int]:
     """Signed binomials of the terms j = 1, 2, ..."""
     n = spline.order + 1
@@ -183,7 +180,7 @@ def _continue(excess: Tensor | None, bases: Tensor, spline: Spline) -> None:
             bases[:, spline.grid + k].add_(above, alpha=slope)
 
 
-@cache
+@functools.cache
 def _border_slopes(order: int) -> list[float]:
     """Slopes per cell, at a knot, of the ``order`` bases that live on both sides of it."""
     return Spline(1, order, 0.0, 1.0, "zero").slopes(torch.zeros((), dtype=torch.float64)).tolist()[:order]
@@ -261,20 +258,24 @@ class _Edges(torch.autograd.Function):
             return product.forward(expanded, weight).to(x.dtype)
         ctx.save_for_backward(weight, x)
         parts = [product.forward(expansion(product.arrange(x[rows]), spline), weight) for rows in ctx.blocks]
-        return torch.cat(parts).to(x.dtype)  # autocast may have narrowed it
+        return _joined(parts).to(x.dtype)  # autocast may have narrowed it
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         weight, *kept = ctx.saved_tensors
-        to_x, to_weight = [], torch.zeros_like(weight)
+        to_x, to_weight = [], []
         for rows in ctx.blocks:
             expanded, slopes = kept if len(kept) == 2 else _with_slopes(ctx.product.arrange(kept[0][rows]), ctx.spline)
             inward, part = ctx.product.backward(grad[rows], expanded, weight, ctx.needs_input_grad[0])
-            to_weight += part.view_as(weight)
+            to_weight.append(part.view_as(weight))
             if inward is not None:
                 to_x.append(ctx.product.restore(inward.view_as(slopes).mul_(slopes).sum(1).mul_(_unit(ctx.spline))))
-        return torch.cat(to_x) if to_x else None, to_weight, None, None, None
+        return _joined(to_x) if to_x else None, functools.reduce(torch.add, to_weight), None, None, None
+
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    return torch.cat(parts) if len(parts) > 1 else parts[0]
 
 
 def blocks(x: Tensor, spline: Spline) -> list[slice]:

@@ -79,5 +79,5 @@ def _settings() -> Any:
     try:
         import matplotlib
     except ImportError as error:
-        raise ConfigError("the package 'matplotlib' is not installed", 'Install it with: pip install "mer-harness[plots]"') from error
+        raise ConfigError("the package 'matplotlib' is not installed", 'Install it with: pip install "mer-harness[figures]"') from error
     return matplotlib.rc_context({"text.parse_math": False, "svg.hashsalt": "card", "svg.fonttype": "path"})
