@@ -46,7 +46,7 @@ class _Worker:
     ended: bool = False
 
 
-class _Queue:
+class Queue:
     """Jobs that wait, with the number of their try. One of each method goes first, then the method whose trials took longest:
     so the last worker to finish is not left alone with the longest trial."""
 
@@ -84,7 +84,7 @@ class Processes:
 
     def run(self, jobs: Sequence[Job], on_event: Listener) -> None:
         context = _context(jobs)
-        waiting = _Queue(jobs)
+        waiting = Queue(jobs)
         active: dict[Connection, _Worker] = {}
         try:
             while waiting or active:
@@ -138,7 +138,7 @@ def _exit_with_parent(connection: Connection) -> None:
         os._exit(1)
 
 
-def _receive(connection: Connection, active: dict[Connection, _Worker], waiting: _Queue, tries: int, on_event: Listener) -> None:
+def _receive(connection: Connection, active: dict[Connection, _Worker], waiting: Queue, tries: int, on_event: Listener) -> None:
     """Pass one event on; a job whose worker died waits again while it has a try left."""
     worker = active[connection]
     try:
@@ -151,7 +151,7 @@ def _receive(connection: Connection, active: dict[Connection, _Worker], waiting:
     on_event(event)
 
 
-def _bury(connection: Connection, active: dict[Connection, _Worker], waiting: _Queue, tries: int, on_event: Listener) -> None:
+def _bury(connection: Connection, active: dict[Connection, _Worker], waiting: Queue, tries: int, on_event: Listener) -> None:
     worker = active.pop(connection)
     connection.close()
     worker.process.join()

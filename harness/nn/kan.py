@@ -6,8 +6,8 @@ convolution Bodner et al. 2024, arXiv:2406.13155):
     f(x) = scale * sum_k coefficient_k B_k(x) + base * silu(x)
 
 Evaluated is the closed form of the B_k, not their recursion, once per input even where a convolution reads it several
-times; one matrix product or convolution then serves all edges. Nothing is kept for the backward pass but the input and
-the weights: to evaluate the bases again costs less than to store them.
+times; one matrix product or convolution then serves all edges. The zeros among the bases are multiplied too: on a CPU to
+put order + 1 of them in their places takes longer than to evaluate all.
 """
 
 from __future__ import annotations
@@ -312,9 +312,9 @@ class _KAN(nn.Module):
 
 
 class KANLinear(_KAN):
-    """A KAN layer: x (..., inputs) -> (..., outputs), y_o = sum_i f_oi(x_i) (Liu et al. 2024, eq. 2.5 and 2.10).
+    """A KAN layer: x (..., inputs) -> (..., outputs), y_o = sum_i f_oi(x_i) (Liu et al. 2024).
 
-    Per edge: ``spline.count`` coefficients, a base weight, and with ``scale`` a weight of the spline part, which the
+    Per edge: ``spline.count`` coefficients, a base weight (w_2 of MKCC, eq. 7), and with ``scale`` one of the spline part (w_1), which the
     published form has though coefficients of another length would say the same. There is no bias: inside the grid the
     bases sum to 1. Coefficients start normal and small, base weights as those of ``nn.Linear``, scales at 1.
 
@@ -363,7 +363,7 @@ class _KANConv(_KAN):
 class KANConv1d(_KANConv):
     """x (B, inputs, T) -> (B, outputs, T'): at each step a ``KANLinear`` of the steps that the kernel covers.
 
-    Bodner et al. 2024, eq. 7, over one dimension. T' follows ``nn.Conv1d``. ``padding`` zeros stand on each side of x
+    Bodner et al. 2024, over one dimension (MKCC, eq. 9). T' follows ``nn.Conv1d``. ``padding`` zeros stand on each side of x
     and are inputs like any other: an edge function gives f(0) there, which is not zero. Parameters, dtypes and errors
     are those of ``KANLinear``, with a function of its own for every place of the kernel.
     """

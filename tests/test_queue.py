@@ -1,0 +1,56 @@
+"""The order in which waiting trials start."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from harness.experiments.executors import Queue
+
+SECONDS = {"short": 1.0, "middle": 5.0, "long": 20.0}
+
+
+def job(method: str, seed: int) -> Any:
+    return SimpleNamespace(trial=SimpleNamespace(identity=SimpleNamespace(method=method, seed=seed)))
+
+
+def finish_all(jobs: list[Any], workers: int) -> tuple[list[Any], float]:
+    """The order of starts and the end of the last job, by simulated time."""
+    queue, running, order, now = Queue(jobs), [], [], 0.0
+    while queue or running:
+        while queue and len(running) < workers:
+            chosen, _ = queue.take()
+            order.append(chosen)
+            running.append((now + SECONDS[chosen.trial.identity.method], len(order), chosen))
+        now, _, done = min(running, key=lambda entry: entry[:2])
+        running = [entry for entry in running if entry[2] is not done]
+        queue.ended(done, SECONDS[done.trial.identity.method])
+    return order, now
+
+
+def test_one_of_each_method_then_the_longest_then_in_order() -> None:
+    jobs = [job(method, seed) for seed in range(3) for method in ("short", "long", "middle")]
+    order = [(chosen.trial.identity.method, chosen.trial.identity.seed) for chosen in finish_all(jobs, 1)[0]]
+    later = [(method, seed) for method in ("long", "middle", "short") for seed in (1, 2)]
+    assert order == [("short", 0), ("long", 0), ("middle", 0), *later]
+
+
+@given(st.lists(st.sampled_from(list(SECONDS)), min_size=1, max_size=15), st.integers(1, 3))
+@settings(deadline=None)
+def test_every_job_runs_once_and_no_worker_is_left_alone_with_much(methods: list[str], workers: int) -> None:
+    """List scheduling's bound (Graham 1966): the last job ends at most one longest job after an even share."""
+    jobs = [job(method, i) for i, method in enumerate(methods)]
+    order, end = finish_all(jobs, workers)
+    assert sorted(id(one) for one in order) == sorted(id(one) for one in jobs)
+    work = sum(SECONDS[method] for method in methods)
+    assert end <= work / workers + max(SECONDS[method] for method in methods) * (1 - 1 / workers) + 1e-9
+
+
+def test_a_job_that_comes_back_keeps_the_number_of_its_try() -> None:
+    queue = Queue([job("long", 0)])
+    one, tries = queue.take()
+    queue.again(one, tries + 1)
+    assert queue.take() == (one, 2) and not queue
