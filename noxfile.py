@@ -66,8 +66,12 @@ def ui(session: nox.Session) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """All tests, slow ones included: nox -s tests [-- pytest options]."""
-    run(session, "pytest", *session.posargs, OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
+    """All tests, slow ones included, a process per core; then those that measure speed, alone: nox -s tests [-- pytest options]."""
+    one_thread = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    if session.posargs:
+        return run(session, "pytest", *session.posargs, **one_thread)
+    run(session, "pytest", "--numprocesses=auto", "--dist=worksteal", "--ignore=tests/benchmarks", **one_thread)
+    run(session, "pytest", "tests/benchmarks", **one_thread)
 
 
 @nox.session
