@@ -15,6 +15,7 @@ import pandas as pd
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 MODALITIES = ("text", "audio", "vision")
 SPLITS = ("train", "valid", "test")
@@ -121,11 +122,11 @@ class Ragged:
         return self.offsets.diff()
 
     def take(self, frame: Tensor) -> Tensor:
-        """The frames at the indices ``frame`` (...), as (..., dim), shifted and scaled, times their gain."""
-        values = self.values[frame]
+        """The frames at the indices ``frame`` (N,), as (N, dim), shifted and scaled, times their gain."""
+        values = self.values.index_select(0, frame)
         if self.shift is not None and self.scale is not None:
             values = (values - self.shift) / self.scale
-        return values if self.gain is None else values * self.gain[frame][..., None]
+        return values if self.gain is None else values * self.gain[frame, None]
 
     def without(self, missing: Tensor) -> Ragged:
         """The same clips with zeros at the frames where ``missing`` (frames,) is true; lengths stay."""
@@ -141,13 +142,16 @@ class Ragged:
         """The frames of one clip, (length, dim)."""
         return self.take(torch.arange(int(self.offsets[row]), int(self.offsets[row + 1])))
 
+    def joined(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """All frames of the clips ``rows`` (B,), clip after clip, (frames, dim), and lengths (B,)."""
+        lengths = self.lengths[rows]
+        starts = torch.repeat_interleave(self.offsets[rows] - lengths.cumsum(0) + lengths, lengths)
+        return self.take(starts + torch.arange(len(starts))), lengths
+
     def padded(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """The clips ``rows`` padded with zeros at the end to the longest of them: (B, T, dim), and lengths (B,)."""
-        lengths = self.lengths[rows]
-        steps = torch.arange(int(lengths.max()))
-        frame = (self.offsets[rows, None] + steps).clamp_(max=len(self.values) - 1)
-        real = steps < lengths[:, None]
-        return self.take(frame) * real[..., None], lengths
+        frames, lengths = self.joined(rows)
+        return pad_sequence(list(torch.split(frames, lengths.tolist())), batch_first=True), lengths
 
 
 @dataclass(frozen=True)
@@ -210,10 +214,7 @@ class Split:
 
     def frames(self, modality: str) -> Tensor:
         """All real frames of these clips, (frames, dim), clip after clip."""
-        ragged = self.features[modality]
-        lengths = self.lengths(modality)
-        starts = torch.repeat_interleave(ragged.offsets[self.rows] - lengths.cumsum(0) + lengths, lengths)
-        return ragged.take(starts + torch.arange(len(starts)))
+        return self.features[modality].joined(self.rows)[0]
 
     def means(self, modality: str) -> Tensor:
         """Mean over each clip's real frames, (N, dim); padding never enters (peers' fault: zeros averaged in)."""
