@@ -442,7 +442,7 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(("content", "words"), REFUSED)
+@pytest.mark.parametrize(("content", "words"), REFUSED, ids=[f"{i} {words}" for i, (_, words) in enumerate(REFUSED)])
 def test_what_does_not_belong_into_a_data_archive_is_refused_and_nothing_is_left(tmp_path: Path, content: bytes, words: str) -> None:
     inner = tmp_path / "inner"
     inner.mkdir()
