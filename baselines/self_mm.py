@@ -53,6 +53,7 @@ class UnimodalLabels(nn.Module):
         super().__init__()
         self.widths, self.low, self.high = dict(widths), low, high
         self.modalities = [name for name in widths if name != FUSED]
+        self.start(torch.zeros(0))
 
     def start(self, labels: Tensor) -> None:
         """Forget everything; every generated label begins as its clip's own, ``labels`` (N,)."""
@@ -229,6 +230,8 @@ class SelfMM(Method):
         """Sum over modalities of the mean of tanh |y_u - y_m| |prediction - y_u|; then labels move on."""
         if self.generated is None:
             return _total(self.objective(y, labels) / len(batch) for y in predictions.values())
+        if not len(self.generated.label):  # never fitted, as in a profile: this batch is all there is
+            self.generated.start(labels)
         position = batch.position.to(labels.device)
         targets = {name: self.generated.target(name)[position] for name in predictions}
         loss = _total(((targets[name] - labels).abs().tanh() * (y - targets[name]).abs()).mean() for name, y in predictions.items())

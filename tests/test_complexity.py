@@ -226,12 +226,13 @@ def utterance_macs(hidden: dict[str, int], text_out: int) -> int:
 
 def test_tfn_equals_the_formula_with_its_outer_product() -> None:
     hidden, out, post = {"text": 7, "audio": 4, "vision": 3}, 5, 6
-    outer = (out + 1) * (hidden["audio"] + 1) * (1 + hidden["vision"] + 1)
+    outer = (hidden["audio"] + 1) * (hidden["vision"] + 1) * (1 + out + 1)
     cells = (out + 1) * (hidden["audio"] + 1) * (hidden["vision"] + 1)
     counted = forward("tfn", hidden=hidden, text_out=out, post_fusion=post)
     assert counted.macs == utterance_macs(hidden, out) + outer + cells * post + post**2 + post
     assert counted.by_operation["aten.mul"] == 2 * outer
-    assert counted.by_module["post_fusion"] == 2 * (cells * post + post**2)
+    assert counted.by_module["fuse"] == 2 * (outer + cells * post)
+    assert counted.by_module["post_fusion"] == 2 * post**2
 
 
 def test_lmf_equals_the_formula() -> None:

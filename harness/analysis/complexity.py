@@ -93,7 +93,7 @@ def forward(method: nn.Module, batch: Batch) -> Count:
     """FLOPs of an evaluation of ``batch``."""
 
     def call(module: nn.Module, device: torch.device) -> None:
-        module.eval()
+        module.eval().requires_grad_(False)  # a copy; the counter trips over views of parameters that want a gradient
         with torch.no_grad():
             module(batch.to(device))
 

@@ -49,6 +49,7 @@ LIGHT = re.compile(
             r"linalg_vector_norm|norm|dist|renorm|weight_norm\w*|logsumexp|logcumsumexp|cumsum|cumprod|cummax|cummin|count_\w+|equal|is_\w+",
             r"(log_|safe_)?softmax(_backward_data)?|log_softmax\w*|\w*batch_norm\w*|native_(layer|group)_norm\w*|fused_rms_norm\w*",
             r"\w*(max|avg)_pool[123]d\w*|upsample_\w+|pixel_\w*shuffle|native_dropout\w*|bernoulli|random|uniform|normal|exponential|rand\w*",
+            r"floor_divide|(leaky_relu|elu|softplus|hardtanh|prelu_kernel)_backward",
             r"local_scalar_dense|item|\w+_loss\w*|nll_\w+|binary_cross_entropy\w*|kl_div|foreach_\w+|assert_\w*",
         )
     )
@@ -183,6 +184,11 @@ def _cdist(a: Shape, b: Shape, *_: Any, **__: Any) -> int:
     return flops
 
 
+def _cdist_backward(_grad: Any, a: Shape, b: Shape, *_: Any, **__: Any) -> int:
+    """The gradient of one side: the difference of every pair again, weighted and summed."""
+    return _cdist(a, b)
+
+
 def _trilinear(a: Shape, w: Shape, b: Shape, into_a: Any, into_w: Any, into_b: Any, *_: Any, **__: Any) -> int:
     """Of ``nn.Bilinear``: the three factors with sizes 1 put in at the places ``into_...``, one MAC per entry of their product."""
     sizes = [_widened(shape, places) for shape, places in ((a, into_a), (w, into_w), (b, into_b))]
@@ -206,6 +212,7 @@ FORMULAS: dict[Any, Callable[..., int]] = {
     _ATEN.addmv: _addmv,
     _ATEN.addr: _addr,
     _ATEN._cdist_forward: _cdist,
+    _ATEN._cdist_backward: _cdist_backward,
     _ATEN._euclidean_dist: _cdist,
     _ATEN._trilinear: _trilinear,
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import reduce
 from math import prod
 from typing import Any
@@ -58,9 +59,9 @@ class _OuterLinear(torch.autograd.Function):
         ctx.save_for_backward(left, right, weight, mask)
         ctx.scale = scale
         y = left.new_zeros(len(left), weight.shape[1])
-        with torch.autocast(left.device.type, enabled=False):
+        with _full_precision(left.device.type):
             for rows, cells in _blocks(left, right):
-                y.addmm_(_block(left, right, mask, rows, cells), weight[cells])
+                y += _block(left, right, mask, rows, cells) @ weight[cells]
         return y.mul_(scale)
 
     @staticmethod
@@ -78,6 +79,11 @@ class _OuterLinear(torch.autograd.Function):
             d_left[:, rows] = (inner * right[:, None]).sum(2)
             d_right += torch.bmm(left[:, None, rows], inner).squeeze(1)
         return d_left, d_right, d_weight, None
+
+
+def _full_precision(device: str) -> AbstractContextManager[Any]:
+    """Autocast, where the device has one, casts nothing inside."""
+    return torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()
 
 
 def _blocks(left: Tensor, right: Tensor) -> Iterator[tuple[slice, slice]]:
