@@ -94,7 +94,7 @@ BUDGETS = {
     budget.name: budget
     for budget in (
         Budget(name="smoke", description="2 epochs: shows that everything runs; its numbers mean nothing", max_epochs=2, patience=2),
-        Budget(name="quick", description="at most 16 epochs, patience 4", max_epochs=16, patience=4),
+        Budget(name="quick", description="at most 16 epochs", max_epochs=16),
         Budget(name="paper", description="the published number of epochs and patience"),
     )
 }
