@@ -8,13 +8,15 @@ from itertools import combinations
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from harness.data.batches import Batch, gather
 from harness.data.schema import MODALITIES, Ragged, Split, Task
 from harness.errors import ConfigError
-from harness.training import Inputs, Method, methods
+from harness.training import Inputs, Method, MethodConfig, methods
 
 NAMES = [name for name in methods if methods[name].__module__.partition(".")[0] in ("baselines", "methods")]
 
@@ -88,3 +90,47 @@ def predict(method: Method, batch: Batch) -> Tensor:
 def merged(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     """Settings ``over`` laid over ``base``, level by level."""
     return base | {key: merged(base[key], value) if isinstance(value, Mapping) else value for key, value in over.items()}
+
+
+def without_dropout(method: Method) -> Method:
+    """``method`` with the rates of all its modules at 0."""
+    for module in method.modules():
+        for rate in ("p", "dropout", "text_dropout"):
+            if isinstance(getattr(module, rate, None), float):
+                setattr(module, rate, 0.0)
+    return method
+
+
+def check_training_fits(method: Method, batch: Batch) -> None:
+    """A quarter of the constant's error after 60 steps, dropout off: the pieces are wired so that gradients teach."""
+    optimiser = torch.optim.Adam(without_dropout(method).parameters(), lr=3e-3)
+    assert batch.labels is not None
+    for _ in range(60):
+        optimiser.zero_grad()
+        F.l1_loss(method(batch).prediction, batch.labels).backward()
+        optimiser.step()
+    constant = F.l1_loss(batch.labels.median().expand(len(batch)), batch.labels)
+    assert F.l1_loss(method(batch).prediction, batch.labels) < constant / 4
+
+
+def own_settings(small: Mapping[str, Mapping[str, Any]]) -> list[Any]:
+    """One case (name, path, value) for each setting of these methods' own, ``small`` laid over the defaults."""
+    return [
+        pytest.param(name, path, value, id=f"{name}-{'.'.join(path)}")
+        for name, over in small.items()
+        for path, value in _leaves(merged(methods[name].Config().model_dump(exclude=set(MethodConfig.model_fields)), over))
+    ]
+
+
+def _leaves(settings: Mapping[str, Any], prefix: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], Any]]:
+    found = []
+    for key, value in settings.items():
+        found += _leaves(value, (*prefix, key)) if isinstance(value, Mapping) else [((*prefix, key), value)]
+    return found
+
+
+def nested(path: tuple[str, ...], value: Any) -> dict[str, Any]:
+    """``value`` below the keys of ``path``."""
+    for key in reversed(path):
+        value = {key: value}
+    return value  # type: ignore[no-any-return]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from itertools import combinations
 from typing import Any
@@ -10,8 +9,24 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
-from helpers import CLOSE, DIMS, KINDS, REGRESSION, SUBSETS, TASKS, build, fitted, merged, predict, random_split, some_split, whole
+from helpers import (
+    CLOSE,
+    DIMS,
+    KINDS,
+    REGRESSION,
+    SUBSETS,
+    TASKS,
+    build,
+    check_training_fits,
+    fitted,
+    merged,
+    nested,
+    own_settings,
+    predict,
+    random_split,
+    some_split,
+    whole,
+)
 from pydantic import ValidationError
 from sklearn.linear_model import RidgeClassifierCV, RidgeCV
 from sklearn.pipeline import make_pipeline
@@ -24,7 +39,7 @@ from baselines.mult import MulT
 from baselines.ridge import Ridge
 from baselines.tfn import TFN
 from harness.data.schema import MODALITIES, Split, Task
-from harness.training import Inputs, Method, MethodConfig, methods
+from harness.training import Inputs, Method, methods
 from harness.training.objectives import task_objective
 
 NEURAL = ["tfn", "lmf", "mult", "misa"]
@@ -58,46 +73,16 @@ SMALL: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("name", NEURAL)
 def test_training_fits_a_few_clips(name: str) -> None:
-    """A quarter of the constant's error after 60 steps, dropout off: the pieces are wired so that gradients teach."""
     split = some_split()
-    method, batch = build(name, split, **SMALL[name]), whole(split)
-    for module in method.modules():
-        for rate in ("p", "dropout"):
-            if isinstance(getattr(module, rate, None), float):
-                setattr(module, rate, 0.0)
-    optimiser = torch.optim.Adam(method.parameters(), lr=3e-3)
-    assert batch.labels is not None
-    for _ in range(60):
-        optimiser.zero_grad()
-        F.l1_loss(method(batch).prediction, batch.labels).backward()
-        optimiser.step()
-    constant = F.l1_loss(batch.labels.median().expand(len(batch)), batch.labels)
-    assert F.l1_loss(method(batch).prediction, batch.labels) < constant / 4
+    check_training_fits(build(name, split, **SMALL[name]), whole(split))
 
 
-def leaves(settings: Mapping[str, Any], prefix: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], Any]]:
-    found = []
-    for key, value in settings.items():
-        found += leaves(value, (*prefix, key)) if isinstance(value, Mapping) else [((*prefix, key), value)]
-    return found
-
-
-SETTINGS = [
-    (name, path, value)
-    for name in NEURAL
-    for path, value in leaves(merged(methods[name].Config().model_dump(exclude=set(MethodConfig.model_fields)), SMALL[name]))
-]
-
-
-@pytest.mark.parametrize(("name", "path", "value"), SETTINGS, ids=[f"{name}-{'.'.join(path)}" for name, path, _ in SETTINGS])
+@pytest.mark.parametrize(("name", "path", "value"), own_settings(SMALL))
 def test_no_setting_is_without_effect(name: str, path: tuple[str, ...], value: Any) -> None:
     """Changing any one setting changes what training sees: the prediction, a loss, the parameters or a learning rate."""
     before = merged(methods[name].Config().model_dump(), SMALL[name])
     other = {bool: not value, int: (value or 0) // 2, float: (value or 0) / 2 + 0.3}.get(type(value), 5)
-    inner: dict[str, Any] = {path[-1]: other}
-    for key in reversed(path[:-1]):
-        inner = {key: inner}
-    assert effect(name, before) != effect(name, merged(before, inner))
+    assert effect(name, before) != effect(name, merged(before, nested(path, other)))
 
 
 def effect(name: str, config: dict[str, Any]) -> tuple[float, ...]:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import CLOSE, DIMS, REGRESSION, build, merged, predict, random_split, some_split, whole
+from helpers import CLOSE, DIMS, REGRESSION, build, merged, nested, own_settings, predict, random_split, some_split, whole, without_dropout
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
@@ -22,7 +22,7 @@ from baselines.self_mm import FUSED, SelfMM, UnimodalLabels, momentum, relative_
 from harness.data.batches import Batch, gather
 from harness.data.schema import MODALITIES
 from harness.nn.decoupling import GraphDistillation, flatten, margin_loss, positive_cosine, squared_error
-from harness.training import Inputs, Method, MethodConfig, methods
+from harness.training import Inputs, Method, methods
 from harness.training.loop import train
 
 NAMES = ["dmd", "dlf", "self_mm"]
@@ -75,14 +75,6 @@ SMALL: dict[str, dict[str, Any]] = {
 }
 
 
-def without_dropout(method: Method) -> Method:
-    for module in method.modules():
-        for rate in ("p", "dropout", "text_dropout"):
-            if isinstance(getattr(module, rate, None), float):
-                setattr(module, rate, 0.0)
-    return method
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_training_fits_a_few_clips(name: str) -> None:
     """A quarter of the constant's error after 40 steps, dropout off: the pieces are wired so that gradients teach."""
@@ -101,32 +93,14 @@ def test_training_fits_a_few_clips(name: str) -> None:
     assert F.l1_loss(predict(method.eval(), batch), batch.labels) < constant / 4
 
 
-def leaves(config: Mapping[str, Any], prefix: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], Any]]:
-    found = []
-    for key, value in config.items():
-        found += leaves(value, (*prefix, key)) if isinstance(value, Mapping) else [((*prefix, key), value)]
-    return found
-
-
-SETTINGS = [
-    (name, path, value)
-    for name in NAMES
-    for path, value in leaves(merged(methods[name].Config().model_dump(exclude=set(MethodConfig.model_fields)), SMALL[name]))
-]
-
-
-@pytest.mark.parametrize(("name", "path", "value"), SETTINGS, ids=[f"{name}-{'.'.join(path)}" for name, path, _ in SETTINGS])
+@pytest.mark.parametrize(("name", "path", "value"), own_settings(SMALL))
 def test_no_setting_is_without_effect(name: str, path: tuple[str, ...], value: Any) -> None:
     """Changing any one setting changes what training sees: a prediction, a vector, a loss, the parameters or how they are updated."""
     before = merged(methods[name].Config().model_dump(), SMALL[name])
     words = {"text": "audio", "mean": "first"}
     other = words[value] if isinstance(value, str) else {bool: not value, int: value // 2}.get(type(value), value / 2 + 0.3)
-    inner: dict[str, Any] = {path[-1]: 5 if path == ("heads",) else other}
-    for key in reversed(path[:-1]):
-        inner = {key: inner}
-    if path == ("layers",):
-        inner = {"layers": 2}
-    assert effect(name, before) != effect(name, merged(before, inner))
+    other = {("heads",): 5, ("layers",): 2}.get(path, other)
+    assert effect(name, before) != effect(name, merged(before, nested(path, other)))
 
 
 def effect(name: str, config: dict[str, Any]) -> tuple[float, ...]:

@@ -12,7 +12,21 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import CLOSE, DIMS, REGRESSION, build, fitted, merged, predict, random_split, some_split, whole
+from helpers import (
+    CLOSE,
+    DIMS,
+    REGRESSION,
+    build,
+    check_training_fits,
+    fitted,
+    merged,
+    nested,
+    own_settings,
+    predict,
+    random_split,
+    some_split,
+    whole,
+)
 from pydantic import ValidationError
 from torch import Tensor, nn
 
@@ -25,7 +39,7 @@ from harness.nn.adversarial import Discriminator, reverse_gradient
 from harness.nn.mixer import MixerBlock
 from harness.nn.projected import ProjectedAttention, attend
 from harness.nn.utterances import ClipVectors
-from harness.training import Inputs, Method, MethodConfig, methods
+from harness.training import Inputs, Method, methods
 
 NAMES = ["lnln", "ps_mixer", "tmbl", "fdmer"]
 EXACT = {"rtol": 0.0, "atol": 1e-12}  # double precision against double precision
@@ -88,47 +102,21 @@ SMALL: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("name", NAMES)
 def test_training_fits_a_few_clips(name: str) -> None:
-    """A quarter of the constant's error after 60 steps, dropout and corruption off: gradients teach."""
+    """Corruption off too."""
     split = some_split()
-    method, batch = build(name, split, **SMALL[name] | ({"complete_share": 1.0} if name == "lnln" else {})), whole(split)
-    for module in method.modules():
-        for rate in ("p", "dropout"):
-            if isinstance(getattr(module, rate, None), float):
-                setattr(module, rate, 0.0)
-    optimiser = torch.optim.Adam(method.parameters(), lr=3e-3)
-    assert batch.labels is not None
-    for _ in range(60):
-        optimiser.zero_grad()
-        F.l1_loss(method(batch).prediction, batch.labels).backward()
-        optimiser.step()
-    constant = F.l1_loss(batch.labels.median().expand(len(batch)), batch.labels)
-    assert F.l1_loss(method(batch).prediction, batch.labels) < constant / 4
-
-
-def leaves(settings: Mapping[str, Any], prefix: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], Any]]:
-    found = []
-    for key, value in settings.items():
-        found += leaves(value, (*prefix, key)) if isinstance(value, Mapping) else [((*prefix, key), value)]
-    return found
+    check_training_fits(build(name, split, **SMALL[name] | ({"complete_share": 1.0} if name == "lnln" else {})), whole(split))
 
 
 CHOICES = {"dominant": "audio", "consistency": "cmd", "disparity": "orthogonality", "complete_share": 1.0}
 CHANGES: dict[type, Callable[[Any], Any]] = {bool: lambda x: not x, int: lambda x: 2 * x, float: lambda x: x / 2 + 0.3}
-SETTINGS = [
-    (name, path, value)
-    for name in NAMES
-    for path, value in leaves(merged(methods[name].Config().model_dump(exclude=set(MethodConfig.model_fields)), SMALL[name]))
-]
 
 
-@pytest.mark.parametrize(("name", "path", "value"), SETTINGS, ids=[f"{name}-{'.'.join(path)}" for name, path, _ in SETTINGS])
+@pytest.mark.parametrize(("name", "path", "value"), own_settings(SMALL))
 def test_no_setting_is_without_effect(name: str, path: tuple[str, ...], value: Any) -> None:
     """Changing any one setting changes the prediction, a loss, a gradient or the parameters."""
     before = merged(methods[name].Config().model_dump(), SMALL[name])
-    inner: dict[str, Any] = {path[-1]: CHOICES.get(path[-1], CHANGES.get(type(value), lambda _: 5)(value))}
-    for key in reversed(path[:-1]):
-        inner = {key: inner}
-    assert effect(name, before) != effect(name, merged(before, inner))
+    other = CHOICES.get(path[-1], CHANGES.get(type(value), lambda _: 5)(value))
+    assert effect(name, before) != effect(name, merged(before, nested(path, other)))
 
 
 def effect(name: str, config: dict[str, Any]) -> tuple[float, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
 from itertools import combinations
@@ -12,7 +11,24 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import CLOSE, DIMS, LENGTHS, REGRESSION, SUBSETS, TASKS, build, fitted, merged, predict, random_split, some_split, whole
+from helpers import (
+    CLOSE,
+    DIMS,
+    LENGTHS,
+    REGRESSION,
+    SUBSETS,
+    TASKS,
+    build,
+    check_training_fits,
+    fitted,
+    merged,
+    nested,
+    own_settings,
+    predict,
+    random_split,
+    some_split,
+    whole,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
@@ -25,7 +41,7 @@ from baselines.mfn import MFN
 from harness.data.schema import MODALITIES
 from harness.nn.memory import CellLSTM, DeltaAttention, GatedMemory, Hidden, align, resample, with_previous
 from harness.nn.mmd import mmd
-from harness.training import Inputs, MethodConfig, methods
+from harness.training import Inputs, methods
 
 NAMES = ["mfn", "graph_mfn", "mfm", "ef_lstm", "lf_dnn"]
 EXACT = {"rtol": 0.0, "atol": 1e-12}  # float64 sums in another order
@@ -86,28 +102,8 @@ SMALL: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("name", NAMES)
 def test_training_fits_a_few_clips(name: str) -> None:
-    """A quarter of the constant's error after 60 steps, dropout off: the pieces are wired so that gradients teach."""
     split = some_split()
-    method, batch = build(name, split, **SMALL[name]), whole(split)
-    for module in method.modules():
-        for rate in ("p", "dropout"):
-            if isinstance(getattr(module, rate, None), float):
-                setattr(module, rate, 0.0)
-    optimiser = torch.optim.Adam(method.parameters(), lr=3e-3)
-    assert batch.labels is not None
-    for _ in range(60):
-        optimiser.zero_grad()
-        F.l1_loss(method(batch).prediction, batch.labels).backward()
-        optimiser.step()
-    constant = F.l1_loss(batch.labels.median().expand(len(batch)), batch.labels)
-    assert F.l1_loss(method(batch).prediction, batch.labels) < constant / 4
-
-
-def leaves(settings: Mapping[str, Any], prefix: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], Any]]:
-    found = []
-    for key, value in settings.items():
-        found += leaves(value, (*prefix, key)) if isinstance(value, Mapping) else [((*prefix, key), value)]
-    return found
+    check_training_fits(build(name, split, **SMALL[name]), whole(split))
 
 
 def effect(name: str, config: dict[str, Any]) -> tuple[float, ...]:
@@ -131,19 +127,10 @@ def effect_of_defaults(name: str) -> tuple[float, ...]:
     return effect(name, small(name))
 
 
-SETTINGS = [
-    (name, path, value)
-    for name in NAMES
-    for path, value in leaves(merged(methods[name].Config().model_dump(exclude=set(MethodConfig.model_fields)), SMALL[name]))
-]
-
-
-@pytest.mark.parametrize(("name", "path", "value"), SETTINGS, ids=[f"{name}-{'.'.join(path)}" for name, path, _ in SETTINGS])
+@pytest.mark.parametrize(("name", "path", "value"), own_settings(SMALL))
 def test_no_setting_is_without_effect(name: str, path: tuple[str, ...], value: Any) -> None:
     other: Any = not value if isinstance(value, bool) else value // 2 if isinstance(value, int) else value / 2 + 0.3
-    for key in reversed(path):
-        other = {key: other}
-    assert effect_of_defaults(name) != effect(name, merged(small(name), other))
+    assert effect_of_defaults(name) != effect(name, merged(small(name), nested(path, other)))
 
 
 @pytest.mark.parametrize("name", NAMES)
