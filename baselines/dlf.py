@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from baselines.dmd import Decoupled, DecoupledConfig, Masks
 from harness.nn.decoupling import Decoupling, Parts, ResidualHead, SelfEncoder, SigmoidFusion
-from harness.training import Batch, Inputs, LossWeights, Output, Task, Training, register_method
+from harness.training import Batch, Inputs, LossWeights, Output, Task, register_method
 
 
 class Weights(LossWeights):
@@ -55,17 +55,6 @@ class DLF(Decoupled):
         layers: PositiveInt = Field(2, description="layers of an encoder; memories have at least 3")
         focus: Literal["text", "audio", "vision"] = Field("text", description="the modality that looks at the others, text as published")
         weights: Weights = Weights()
-        training: Training = Training(
-            batch_size=16,
-            length_buckets=8,
-            accumulate=10,
-            learning_rate=1e-4,
-            clip_value=0.6,
-            schedule="plateau",
-            plateau_factor=0.5,
-            plateau_patience=5,
-            patience=10,
-        )
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "mosi": {},

@@ -55,6 +55,17 @@ class DecoupledConfig(MethodConfig):
     causal: bool = Field(True, description="a step looks at no later one")
     positions: bool = Field(True, description="add sinusoidal positions")
     margin: float = Field(0.15, ge=0, description="margin of the shared vectors' triples, per unit of difference between labels")
+    training: Training = Training(
+        batch_size=16,
+        length_buckets=8,
+        accumulate=10,
+        learning_rate=1e-4,
+        clip_value=0.6,
+        schedule="plateau",
+        plateau_factor=0.5,
+        plateau_patience=5,
+        patience=10,
+    )
 
     @model_validator(mode="after")
     def _heads_divide_width(self) -> DecoupledConfig:
@@ -164,17 +175,6 @@ class DMD(Decoupled):
         towards_prior: float = Field(10.0, ge=0, description="pull of mean edges towards the prior, in both units")
         away: float = Field(10.0, ge=0, description="weight of turning private vectors away from each other, along the edges")
         weights: Weights = Weights()
-        training: Training = Training(
-            batch_size=16,
-            length_buckets=8,
-            accumulate=10,
-            learning_rate=1e-4,
-            clip_value=0.6,
-            schedule="plateau",
-            plateau_factor=0.5,
-            plateau_patience=5,
-            patience=10,
-        )
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "mosi": {},
