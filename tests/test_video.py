@@ -456,8 +456,7 @@ def test_films_of_real_faces_train_a_method(shared: Path, place: Path, capsys: p
     check_pixels_tell_of_movements(data, [takes[clip] for clip in data.clips["id"]])
     run(capsys, "run tfn ravdess@films --folds 5 --budget quick --set training.batch_size=4 --inline")
     histories = [record["history"] for record in records(place)]
-    falls = [min(epoch["train_loss"] for epoch in history) / history[0]["train_loss"] for history in histories]
-    assert len(falls) == 5 and max(falls) < 1 and sum(falls) / 5 < 0.95, falls
+    assert len(histories) == 5 and all(history[-1]["train_loss"] < 0.9 * history[0]["train_loss"] for history in histories)
     run(capsys, "run ridge ravdess@films --folds 5 --inline")
     ridge = [record["test"]["accuracy"] for record in records(place) if record["identity"]["method"] == "ridge"]
     assert len(ridge) == 5 and np.mean(ridge) > 0.25  # by chance .125, with a standard deviation of .052 over the 40 clips
