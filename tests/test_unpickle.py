@@ -109,6 +109,14 @@ def test_an_array_pickled_by_python_2_is_read(tmp_path: Path) -> None:
     assert same(np.array([1.5, -200.0], np.float32), unpickle(written(tmp_path, raw)))
 
 
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("dtype", [">f4", "<f4", ">i8", ">U4"])
+def test_byte_order_comes_back_as_numpy_restores_it(tmp_path: Path, dtype: str, protocol: int) -> None:
+    array = np.arange(300).astype(dtype).reshape(20, 15, order="F")  # over 255 bytes: shorter blocks are never left in the file
+    path = written(tmp_path, array, protocol)
+    assert same(pickle.loads(path.read_bytes()), unpickle(path))
+
+
 @IN_A_FOLDER
 @given(
     array=hnp.arrays(

@@ -172,7 +172,8 @@ class _Holder:
     def __setstate__(self, state: Any) -> None:
         _, shape, dtype, fortran, data = state
         if isinstance(data, memoryview):
-            self.array = _from_buffer(data, dtype, shape, "F" if fortran else "C")
+            array = _from_buffer(data, dtype, shape, "F" if fortran else "C")
+            self.array = array.astype(array.dtype.newbyteorder("="), copy=False)  # NumPy too restores to the machine's byte order
         else:
             self.array = _Array((0,), np.uint8)
             self.array.__setstate__(state)
