@@ -28,6 +28,7 @@ class MulT(Method):
     * The causal offset |Tk - Tq| is that of a clip's own lengths.
     * ``positions``: the paper and its code add sinusoids; MMSA, whose numbers the presets are, leaves them out.
     * One dropout mask of the embedded source serves keys and values; the published code draws two.
+    * The clips of one optimiser step (16 x 8) are cut anew into parts of like length; no loss joins clips, so the gradient is the same.
     * MMSA's files name a weight decay (.005) that its trainer does not pass on; so there is none.
 
     With one modality there is nothing to attend across: its projection goes to the self-attention memory.
@@ -53,7 +54,13 @@ class MulT(Method):
         causal: bool = Field(True, description="a step looks at no later one")
         positions: bool = Field(True, description="add sinusoidal positions (MMSA does not)")
         training: Training = Training(
-            batch_size=16, length_buckets=8, accumulate=8, learning_rate=2e-3, clip_value=0.6, schedule="plateau", plateau_patience=5
+            batch_size=16,
+            accumulate=8,
+            accumulate_by_length=True,
+            learning_rate=2e-3,
+            clip_value=0.6,
+            schedule="plateau",
+            plateau_patience=5,
         )
 
         @model_validator(mode="after")
@@ -74,8 +81,8 @@ class MulT(Method):
             "embedding_dropout": 0.0,
             "training": {
                 "batch_size": 4,
-                "length_buckets": 8,
                 "accumulate": 8,
+                "accumulate_by_length": True,
                 "learning_rate": 5e-4,
                 "clip_value": 0.6,
                 "schedule": "plateau",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import shutil
+from itertools import combinations, pairwise
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,8 @@ from hypothesis import strategies as st
 from kit import TOY, tiny_dataset
 from torch import nn
 
-from harness.data.batches import gather, in_order, shuffled
+from harness.data import batches as batches_module
+from harness.data.batches import by_length, gather, in_order, shuffled
 from harness.data.schema import Dataset, Split, Task
 from harness.data.splits import Fold, cut
 from harness.errors import ConfigError
@@ -241,6 +243,37 @@ def test_buckets_save_padding_and_keep_batches_random() -> None:
     assert padding(10) < padding(1) / 2
     first, second = ({frozenset(b.tolist()) for b in shuffled(split, 6, 1, epoch, 3)} for epoch in (1, 2))
     assert len(first & second) < len(first) / 2
+
+
+def cut_cost(work: list[int], ends: tuple[int, ...]) -> int:
+    return sum(batches_module.PART + (j - i) * work[j - 1] for i, j in pairwise(ends))
+
+
+@given(work=st.lists(st.integers(1, 400), min_size=1, max_size=8), size=st.integers(1, 8))
+def test_no_other_cut_of_sorted_clips_costs_less(work: list[int], size: int) -> None:
+    work, most = sorted(work), size * max(work)
+    cuts = ((0, *inner, len(work)) for n in range(len(work)) for inner in combinations(range(1, len(work)), n))
+    allowed = [ends for ends in cuts if all((j - i) * work[j - 1] <= most for i, j in pairwise(ends))]
+    found = tuple(batches_module._cheapest_cut(np.array(work), most))
+    assert found in allowed and cut_cost(work, found) == min(cut_cost(work, ends) for ends in allowed)
+
+
+@given(size=st.integers(1, 30), seed=st.integers(0, 100))
+def test_parts_by_length_hold_every_clip_once_and_no_more_steps_than_the_longest_batch(size: int, seed: int) -> None:
+    split = cut(DATASET, Fold())["train"]
+    some = torch.randperm(len(split), generator=torch.Generator().manual_seed(seed))[: len(split) // 2]
+    work = split.lengths("text") + split.lengths("audio")
+    parts = by_length(split, some, size)
+    assert sorted(torch.cat(parts).tolist()) == sorted(some.tolist())
+    assert all(len(part) * work[part].max() <= size * work[some].max() for part in parts)
+    assert all(work[a].max() <= work[b].min() for a, b in pairwise(parts))
+
+
+def test_parts_by_length_change_the_batches_and_not_the_steps(parts: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batches_module, "PART", 1)  # so that these few short clips are cut at all
+    given_, by_size = (one_epoch(parts, batch_size=7, accumulate=3, accumulate_by_length=flag) for flag in (False, True))
+    assert given_.seen != by_size.seen and sorted(given_.seen) == sorted(by_size.seen)
+    torch.testing.assert_close(by_size.linear.weight, given_.linear.weight, rtol=1e-5, atol=1e-6)
 
 
 DATASET: Dataset = tiny_dataset()

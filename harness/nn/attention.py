@@ -13,10 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.nn.dropout import Dropout, dropout
+from harness.nn.dropout import Dropout
+from harness.nn.mixing import mix
 from harness.nn.recurrent import last_step
 
-LANES = 16  # float32 entries of a 512-bit register
+FUSED = 64  # keys from which a CPU's fused attention, which keeps no weights, is the faster one without dropout
 
 
 def attention_mask(query: Tensor, key: Tensor, query_lengths: Tensor, key_lengths: Tensor, causal: bool = False) -> Tensor:
@@ -67,38 +68,26 @@ class Attention(nn.Module):
         self.outward = _xavier(nn.Linear(width, width))
 
     def forward(self, query: Tensor, source: Tensor, mask: Tensor | None = None) -> Tensor:
-        q, k, v = (self._split(x) for x in self._project(query, source))
-        mixed = self._mix(q, k, v, mask)
-        return self.outward(mixed.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
-
-    def _project(self, query: Tensor, source: Tensor) -> tuple[Tensor, ...]:
-        if query is source:
-            return self.inward(query).chunk(3, dim=-1)  # type: ignore[no-any-return]
-        width = query.shape[2]
-        weight, bias = self.inward.weight, self.inward.bias
-        pair = F.linear(source, weight[width:], bias[width:])
-        return F.linear(query, weight[:width], bias[:width]), *pair.chunk(2, dim=-1)
-
-    def _split(self, x: Tensor) -> Tensor:
-        return x.view(*x.shape[:2], self.heads, -1).transpose(1, 2)
-
-    def _mix(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-        """q (B, heads, Tq, D), k and v (B, heads, Tk, D) -> (B, heads, Tq, D)."""
         p = self.dropout if self.training else 0.0
-        if p == 0 and k.shape[2] >= LANES:
-            return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        scores = (q / math.sqrt(q.shape[3])) @ k.transpose(2, 3)
-        if mask is not None:
-            scores = scores + mask
-        return dropout(_softmax(scores), p, self.training) @ v
+        queries, pairs = self._project(query, source)
+        if query.device.type == "cuda" or (p == 0 and source.shape[1] >= FUSED):
+            mixed = self._fused(queries, pairs, mask, p)
+        else:
+            mixed = mix(queries, pairs, mask, self.heads, p)
+        return self.outward(mixed)  # type: ignore[no-any-return]
 
+    def _project(self, query: Tensor, source: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Queries (B, Tq, width) and keys with values (B, Tk, 2 width); for self-attention all in one and None."""
+        if query is source:
+            return self.inward(query), None
+        width, weight, bias = query.shape[2], self.inward.weight, self.inward.bias
+        return F.linear(query, weight[:width], bias[:width]), F.linear(source, weight[width:], bias[width:])
 
-def _softmax(scores: Tensor) -> Tensor:
-    """``scores.softmax(-1)``, which on a CPU takes up to six times as long on a row that does not fill a vector register."""
-    lacking = LANES - scores.shape[3]
-    if lacking <= 0:
-        return scores.softmax(-1)
-    return F.pad(scores, (0, lacking), value=-math.inf).softmax(-1)[..., :-lacking]
+    def _fused(self, queries: Tensor, pairs: Tensor | None, mask: Tensor | None, p: float) -> Tensor:
+        parts = queries.chunk(3, dim=-1) if pairs is None else (queries, *pairs.chunk(2, dim=-1))
+        q, k, v = (x.view(*x.shape[:2], self.heads, -1).transpose(1, 2) for x in parts)
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=None if mask is None else mask.to(q.dtype), dropout_p=p)
+        return mixed.transpose(1, 2).flatten(2)
 
 
 @dataclass(frozen=True)

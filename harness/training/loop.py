@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from harness import seeds
-from harness.data.batches import Batch, gather, in_order, shuffled
+from harness.data.batches import Batch, by_length, gather, in_order, shuffled
 from harness.data.schema import Frozen, Split, Task
 from harness.errors import ConfigError, HarnessError
 from harness.training import missing, text_encoder
@@ -177,7 +177,7 @@ def _train_epoch(run: Run, forward: Callable[[Batch], Output], train: Split, num
     torch.manual_seed(seeds.derive(run.seed, "dropout", number))
     run.method.train()
     totals = _Totals()
-    for group in _groups(_batches(train, run.settings, run.seed, number), run.settings.accumulate):
+    for group in _groups(train, run.settings, _batches(train, run.settings, run.seed, number)):
         run.optimiser.zero_grad(set_to_none=True)
         clips = sum(len(positions) for positions in group)
         for positions in group:
@@ -242,9 +242,12 @@ def _batches(train: Split, settings: Training, seed: int, epoch: int) -> list[Te
     return shuffled(train, settings.batch_size, seed, epoch, settings.length_buckets)
 
 
-def _groups(batches: list[Tensor], size: int) -> list[list[Tensor]]:
+def _groups(train: Split, settings: Training, batches: list[Tensor]) -> list[list[Tensor]]:
     """Batches that share one optimiser step; the last group may be smaller and is kept."""
-    return [batches[i : i + size] for i in range(0, len(batches), size)]
+    groups = [batches[i : i + settings.accumulate] for i in range(0, len(batches), settings.accumulate)]
+    if not settings.accumulate_by_length:
+        return groups
+    return [by_length(train, torch.cat(group), settings.batch_size) for group in groups]
 
 
 class _Totals:

@@ -1,0 +1,102 @@
+"""The inner part of attention against its definition, its gradient against finite differences, in double precision."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from harness.nn.attention import FUSED, Attention
+from harness.nn.dropout import keep_mask
+from harness.nn.mixing import LANES, mix
+
+SHAPES = [(3, 5), (1, LANES), (4, LANES - 1), (7, LANES + 4)]  # queries, keys
+HEADS, WIDTH = 3, 6
+
+
+def random(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)).requires_grad_()
+
+
+def holes(queries: int, keys: int) -> Tensor:
+    """A mask that hides about a third of the keys, never the first."""
+    mask = torch.zeros(2, 1, queries, keys, dtype=torch.float64)
+    mask[torch.rand(mask.shape, generator=torch.Generator().manual_seed(1)) < 1 / 3] = -math.inf
+    return mask.index_fill(3, torch.tensor([0]), 0.0)
+
+
+def by_definition(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, thin: Callable[[Tensor], Tensor] = lambda w: w) -> Tensor:
+    q, k, v = (x.unflatten(2, (HEADS, -1)).transpose(1, 2) for x in (q, k, v))
+    scores = q @ k.transpose(2, 3) / math.sqrt(WIDTH // HEADS)
+    weights = (scores if mask is None else scores + mask).softmax(-1)
+    return (thin(weights) @ v).transpose(1, 2).flatten(2)
+
+
+@pytest.mark.parametrize("masked", [True, False])
+@pytest.mark.parametrize(("queries", "keys"), SHAPES)
+def test_mix_is_softmax_of_scores_times_values(queries: int, keys: int, masked: bool) -> None:
+    q, pairs, mask = random(2, queries, WIDTH), random(2, keys, 2 * WIDTH, seed=1), holes(queries, keys) if masked else None
+    expected = by_definition(q, *pairs.chunk(2, dim=2), mask)
+    torch.testing.assert_close(mix(q, pairs, mask, HEADS, 0.0), expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("keys", [5, LANES, LANES + 4])
+def test_one_projection_of_all_three_is_self_attention(keys: int) -> None:
+    x = random(2, keys, 3 * WIDTH)
+    torch.testing.assert_close(mix(x, None, None, HEADS, 0.0), by_definition(*x.chunk(3, dim=2), None), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("p", [0.0, 0.3])
+@pytest.mark.parametrize(("queries", "keys"), SHAPES)
+def test_gradients_agree_with_finite_differences(queries: int, keys: int, p: float) -> None:
+    def drawn(q: Tensor, pairs: Tensor) -> Tensor:
+        torch.manual_seed(4)  # the same weights are dropped at every call
+        return mix(q, pairs, holes(queries, keys), HEADS, p)
+
+    assert torch.autograd.gradcheck(drawn, (random(2, queries, WIDTH), random(2, keys, 2 * WIDTH, seed=1)))
+
+
+@pytest.mark.parametrize("keys", [5, LANES + 4])
+def test_gradients_of_self_attention_agree_with_finite_differences(keys: int) -> None:
+    assert torch.autograd.gradcheck(lambda x: mix(x, None, holes(keys, keys), HEADS, 0.0), (random(2, keys, 3 * WIDTH),))
+
+
+def test_dropout_falls_on_the_weights_and_keeps_their_scale() -> None:
+    queries, keys, p = 4, LANES, 0.25
+    q, pairs = random(2, queries, WIDTH), random(2, keys, 2 * WIDTH, seed=1)
+    torch.manual_seed(4)
+    kept, scale = keep_mask(torch.empty(2 * HEADS, queries, keys), p)
+    expected = by_definition(q, *pairs.chunk(2, dim=2), None, lambda w: w * kept.view(w.shape) * scale)
+    torch.manual_seed(4)
+    torch.testing.assert_close(mix(q, pairs, None, HEADS, p), expected, rtol=0, atol=1e-12)
+    assert 0.1 < 1 - kept.double().mean() < 0.4
+
+
+@pytest.mark.parametrize("itself", [True, False])
+def test_fused_and_own_attention_agree_where_one_takes_over_from_the_other(itself: bool) -> None:
+    layer = Attention(WIDTH, HEADS).double()
+    query = random(2, FUSED, WIDTH)
+    source = query if itself else random(2, FUSED, WIDTH, seed=1)
+    queries, pairs = layer._project(query, source)
+    mask = holes(FUSED, FUSED)
+    torch.testing.assert_close(layer._fused(queries, pairs, mask, 0.0), mix(queries, pairs, mask, HEADS, 0.0), rtol=0, atol=1e-12)
+    torch.testing.assert_close(layer(query, source, mask), layer.outward(mix(queries, pairs, mask, HEADS, 0.0)), rtol=0, atol=1e-12)
+
+
+def test_autocast_changes_the_dtype_and_little_else() -> None:
+    q, pairs = random(2, 4, WIDTH).float(), random(2, 5, 2 * WIDTH, seed=1).float()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        halved = mix(q.bfloat16(), pairs.bfloat16(), None, HEADS, 0.0)
+    assert halved.dtype == torch.bfloat16
+    torch.testing.assert_close(halved.float(), mix(q, pairs, None, HEADS, 0.0), rtol=0, atol=0.05)
+
+
+def test_shapes_are_known_without_data() -> None:
+    assert mix(torch.empty(2, 4, WIDTH, device="meta"), torch.empty(2, 5, 2 * WIDTH, device="meta"), None, HEADS, 0.3).shape == (
+        2,
+        4,
+        WIDTH,
+    )
