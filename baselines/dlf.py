@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from baselines.dmd import Decoupled, DecoupledConfig, Masks
 from harness.nn.decoupling import Decoupling, Parts, ResidualHead, SelfEncoder, SigmoidFusion
 from harness.training import Batch, Inputs, LossWeights, Output, Task, register_method
+from harness.training.ranges import tunable
 
 
 class Weights(LossWeights):
@@ -52,7 +53,7 @@ class DLF(Decoupled):
     """
 
     class Config(DecoupledConfig):
-        layers: PositiveInt = Field(2, description="layers of an encoder; memories have at least 3")
+        layers: PositiveInt = Field(2, description="layers of an encoder; memories have at least 3", json_schema_extra=tunable(1, 6))
         focus: Literal["text", "audio", "vision"] = Field("text", description="the modality that looks at the others, text as published")
         weights: Weights = Weights()
 

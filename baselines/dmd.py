@@ -25,6 +25,7 @@ from harness.nn.decoupling import (
 from harness.training import Batch, Inputs, LossWeights, Method, MethodConfig, Output, Task, Training, register_method
 from harness.training.by_modality import ByModality, Rate
 from harness.training.objectives import task_objective
+from harness.training.ranges import tunable
 
 FROM_TEXT = {("audio", "text"), ("vision", "text")}  # (student, teacher): what the authors' priors favour
 FROM_TEXT_AND_VISION = FROM_TEXT | {("audio", "vision")}
@@ -33,9 +34,9 @@ FROM_TEXT_AND_VISION = FROM_TEXT | {("audio", "vision")}
 class DecoupledConfig(MethodConfig):
     """What DMD and DLF have in common; the defaults are DMD's for MOSI."""
 
-    width: PositiveInt = Field(50, description="channels of each modality's stream")
+    width: PositiveInt = Field(50, description="channels of each modality's stream", json_schema_extra=tunable(choices=(30, 60, 90)))
     heads: PositiveInt = Field(10, description="attention heads; must divide width")
-    layers: PositiveInt = Field(4, description="layers of an encoder; memories have at least 3")
+    layers: PositiveInt = Field(4, description="layers of an encoder; memories have at least 3", json_schema_extra=tunable(2, 6))
     kernel: ByModality[PositiveInt] = Field(
         ByModality[PositiveInt](text=5, audio=5, vision=5), description="steps that the convolution of a modality spans"
     )
@@ -44,14 +45,20 @@ class DecoupledConfig(MethodConfig):
         description="steps that layers over a whole clip read: the published 50 words less what an unpadded convolution takes off",
     )
     attention_dropout: ByModality[Rate] = Field(
-        ByModality[Rate](text=0.3, audio=0.2, vision=0.0), description="on attention weights, by the modality looked at"
+        ByModality[Rate](text=0.3, audio=0.2, vision=0.0),
+        description="on attention weights, by the modality looked at",
+        json_schema_extra=tunable(0.0, 0.6),
     )
-    memory_dropout: Rate = Field(0.3, description="on attention weights of encoders of several modalities (the peers take the text's rate)")
-    text_dropout: Rate = Field(0.5, description="on the text features")
-    embedding_dropout: Rate = Field(0.2, description="on an encoder's embedded inputs")
+    memory_dropout: Rate = Field(
+        0.3,
+        description="on attention weights of encoders of several modalities (the peers take the text's rate)",
+        json_schema_extra=tunable(0.0, 0.6),
+    )
+    text_dropout: Rate = Field(0.5, description="on the text features", json_schema_extra=tunable(0.0, 0.6))
+    embedding_dropout: Rate = Field(0.2, description="on an encoder's embedded inputs", json_schema_extra=tunable(0.0, 0.6))
     activation_dropout: Rate = Field(0.0, description="on the hidden layer of an encoder's two-layer networks")
     residual_dropout: Rate = Field(0.0, description="on residual branches of the encoders")
-    output_dropout: Rate = Field(0.5, description="on the hidden layer of each head")
+    output_dropout: Rate = Field(0.5, description="on the hidden layer of each head", json_schema_extra=tunable(0.0, 0.6))
     causal: bool = Field(True, description="a step looks at no later one")
     positions: bool = Field(True, description="add sinusoidal positions")
     margin: float = Field(0.15, ge=0, description="margin of the shared vectors' triples, per unit of difference between labels")
@@ -170,8 +177,12 @@ class DMD(Decoupled):
     """
 
     class Config(DecoupledConfig):
-        homogeneous_hidden: PositiveInt = Field(64, description="width of the homogeneous distillation unit")
-        heterogeneous_hidden: PositiveInt = Field(32, description="width of the heterogeneous distillation unit")
+        homogeneous_hidden: PositiveInt = Field(
+            64, description="width of the homogeneous distillation unit", json_schema_extra=tunable(16, 128, log=True)
+        )
+        heterogeneous_hidden: PositiveInt = Field(
+            32, description="width of the heterogeneous distillation unit", json_schema_extra=tunable(16, 128, log=True)
+        )
         towards_prior: float = Field(10.0, ge=0, description="pull of mean edges towards the prior, in both units")
         away: float = Field(10.0, ge=0, description="weight of turning private vectors away from each other, along the edges")
         weights: Weights = Weights()

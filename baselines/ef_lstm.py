@@ -14,6 +14,7 @@ from harness.nn.memory import align
 from harness.nn.recurrent import last_step
 from harness.training import Batch, Inputs, Method, MethodConfig, Output, Task, Training, register_method
 from harness.training.by_modality import Rate
+from harness.training.ranges import tunable
 
 EPSILON, MOMENTUM = 1e-5, 0.1  # as in nn.BatchNorm1d
 
@@ -77,9 +78,13 @@ class EFLSTM(Method):
     """
 
     class Config(MethodConfig):
-        hidden: PositiveInt = Field(128, description="width of the LSTM")
-        layers: PositiveInt = Field(4, description="layers of the LSTM")
-        dropout: Rate = Field(0.5, description="between layers, on the last state and on the hidden layer before the output")
+        hidden: PositiveInt = Field(128, description="width of the LSTM", json_schema_extra=tunable(32, 256, log=True))
+        layers: PositiveInt = Field(4, description="layers of the LSTM", json_schema_extra=tunable(1, 4))
+        dropout: Rate = Field(
+            0.5,
+            description="between layers, on the last state and on the hidden layer before the output",
+            json_schema_extra=tunable(0.0, 0.6),
+        )
         steps: PositiveInt = Field(50, description="most time steps of a clip")
         training: Training = Training(batch_size=32, learning_rate=1e-3, weight_decay=0.005)
 

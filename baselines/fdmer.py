@@ -19,6 +19,8 @@ from harness.nn.dropout import Dropout
 from harness.nn.utterances import ClipVectors, project
 from harness.training import Batch, Inputs, LossWeights, Method, MethodConfig, Output, Task, Training, register_method
 from harness.training.by_modality import Rate
+from harness.training.ranges import tunable
+from harness.training.settings import TaskLoss
 
 INNER, ENCODER_DROPOUT = 2048, 0.1  # of the fusion layer, as in MISA
 TRAINING = {"learning_rate": 1e-4, "clip_value": 1.0, "schedule": "plateau", "plateau_factor": 0.5, "plateau_patience": 6, "patience": 20}
@@ -57,16 +59,18 @@ class FDMER(Method):
     """
 
     class Config(MethodConfig):
-        task_loss: Literal["l1", "mse", "cross_entropy"] | None = Field(
-            "mse", description="loss on the prediction; cross_entropy for classes"
+        task_loss: TaskLoss | None = Field("mse", description="loss on the prediction; cross_entropy for classes")
+        hidden: PositiveInt = Field(
+            128, description="width of private and common vectors; even", json_schema_extra=tunable(choices=(64, 128, 256))
         )
-        hidden: PositiveInt = Field(128, description="width of private and common vectors; even")
         heads: PositiveInt = Field(2, description="heads of the fusion's attention; must divide hidden")
-        dropout: Rate = Field(0.5, description="on the hidden layer before the output")
+        dropout: Rate = Field(0.5, description="on the hidden layer before the output", json_schema_extra=tunable(0.0, 0.6))
         consistency: Literal["similarity", "cmd"] = Field("similarity", description="what makes common vectors alike")
         disparity: Literal["hsic", "orthogonality"] = Field("hsic", description="what keeps private vectors apart")
-        discriminator_hidden: PositiveInt = Field(64, description="hidden units of the modality discriminator")
-        reversal: float = Field(1.0, ge=0, description="factor of the reversed gradient")
+        discriminator_hidden: PositiveInt = Field(
+            64, description="hidden units of the modality discriminator", json_schema_extra=tunable(16, 128, log=True)
+        )
+        reversal: float = Field(1.0, ge=0, description="factor of the reversed gradient", json_schema_extra=tunable(0.1, 2.0, log=True))
         recurrent: PositiveInt | None = Field(None, description="width of the LSTMs of audio and vision; unset: the input's")
         text_recurrent: PositiveInt | None = Field(None, description="width of LSTMs that read text; unset: the mean over tokens")
         weights: Weights = Weights()

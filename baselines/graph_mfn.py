@@ -14,6 +14,7 @@ from harness.nn.memory import GatedMemory, Hidden, TwoLayers, align, with_previo
 from harness.nn.recurrent import last_step
 from harness.training import Batch, Inputs, Method, MethodConfig, Output, Task, Training, register_method
 from harness.training.by_modality import ByModality
+from harness.training.ranges import each, tunable
 
 INNER = 100  # first layer of every network in the graph: fixed in the published code
 
@@ -95,16 +96,36 @@ class GraphMFN(Method):
 
     class Config(MethodConfig):
         hidden: ByModality[PositiveInt] = Field(
-            ByModality[PositiveInt](text=256, audio=32, vision=256), description="width of each modality's LSTM"
+            ByModality[PositiveInt](text=256, audio=32, vision=256),
+            description="width of each modality's LSTM",
+            json_schema_extra=tunable(16, 256, log=True),
         )
-        memory: PositiveInt = Field(300, description="width of the memory")
-        inner: PositiveInt = Field(64, description="width of the graph's larger sets and of its output")
+        memory: PositiveInt = Field(300, description="width of the memory", json_schema_extra=tunable(64, 512, log=True))
+        inner: PositiveInt = Field(
+            64, description="width of the graph's larger sets and of its output", json_schema_extra=tunable(16, 128, log=True)
+        )
         train_nodes: bool = Field(True, description="train the networks of the graph's larger sets; false: as published")
         sigmoid_efficacies: bool = Field(False, description="efficacies between 0 and 1; false: as published")
-        candidate: Hidden = Field(Hidden(32, 0.0), description="hidden layer of what may be written (published as NN)")
-        keep: Hidden = Field(Hidden(128, 0.5), description="hidden layer of the gate on the memory (gamma 1)")
-        write: Hidden = Field(Hidden(64, 0.5), description="hidden layer of the gate on what is written (gamma 2)")
-        output: Hidden = Field(Hidden(256, 0.0), description="hidden layer before the output")
+        candidate: Hidden = Field(
+            Hidden(32, 0.0),
+            description="hidden layer of what may be written (published as NN)",
+            json_schema_extra=each(width=tunable(16, 256, log=True), dropout=tunable(0.0, 0.7)),
+        )
+        keep: Hidden = Field(
+            Hidden(128, 0.5),
+            description="hidden layer of the gate on the memory (gamma 1)",
+            json_schema_extra=each(width=tunable(16, 256, log=True), dropout=tunable(0.0, 0.7)),
+        )
+        write: Hidden = Field(
+            Hidden(64, 0.5),
+            description="hidden layer of the gate on what is written (gamma 2)",
+            json_schema_extra=each(width=tunable(16, 256, log=True), dropout=tunable(0.0, 0.7)),
+        )
+        output: Hidden = Field(
+            Hidden(256, 0.0),
+            description="hidden layer before the output",
+            json_schema_extra=each(width=tunable(16, 256, log=True), dropout=tunable(0.0, 0.7)),
+        )
         training: Training = Training(batch_size=32, learning_rate=2e-3, weight_decay=0.005)
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {

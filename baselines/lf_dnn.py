@@ -13,6 +13,7 @@ from harness.nn.dropout import Dropout
 from harness.nn.subnets import Utterances
 from harness.training import Batch, Inputs, Method, MethodConfig, Output, Task, Training, register_method
 from harness.training.by_modality import ByModality, Rate
+from harness.training.ranges import tunable
 
 
 @register_method("lf_dnn")
@@ -31,12 +32,18 @@ class LFDNN(Method):
 
     class Config(MethodConfig):
         hidden: ByModality[PositiveInt] = Field(
-            ByModality[PositiveInt](text=128, audio=16, vision=128), description="width of each modality's network"
+            ByModality[PositiveInt](text=128, audio=16, vision=128),
+            description="width of each modality's network",
+            json_schema_extra=tunable(16, 256, log=True),
         )
-        text_out: PositiveInt = Field(256, description="width of the text vector")
-        post_fusion: PositiveInt = Field(128, description="width of the two layers after fusion")
-        dropout: ByModality[Rate] = Field(ByModality[Rate](text=0.2, audio=0.2, vision=0.2), description="in each modality's network")
-        post_fusion_dropout: Rate = Field(0.2, description="on the vectors side by side")
+        text_out: PositiveInt = Field(256, description="width of the text vector", json_schema_extra=tunable(32, 512, log=True))
+        post_fusion: PositiveInt = Field(
+            128, description="width of the two layers after fusion", json_schema_extra=tunable(32, 256, log=True)
+        )
+        dropout: ByModality[Rate] = Field(
+            ByModality[Rate](text=0.2, audio=0.2, vision=0.2), description="in each modality's network", json_schema_extra=tunable(0.0, 0.6)
+        )
+        post_fusion_dropout: Rate = Field(0.2, description="on the vectors side by side", json_schema_extra=tunable(0.0, 0.6))
         training: Training = Training(batch_size=128, learning_rate=1e-3, weight_decay=0.01)
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from harness.nn.subnets import Utterances
 from harness.training import Batch, Inputs, Method, MethodConfig, Output, Task, Training, register_method
 from harness.training.by_modality import ByModality, Rate
+from harness.training.ranges import tunable
 
 
 @register_method("lmf")
@@ -32,12 +33,23 @@ class LMF(Method):
 
     class Config(MethodConfig):
         hidden: ByModality[PositiveInt] = Field(
-            ByModality[PositiveInt](text=128, audio=16, vision=128), description="width of each modality's network"
+            ByModality[PositiveInt](text=128, audio=16, vision=128),
+            description="width of each modality's network",
+            json_schema_extra=tunable(16, 256, log=True),
         )
-        text_out: PositiveInt = Field(64, description="width of the text vector; the peers take half of hidden.text")
-        rank: PositiveInt = Field(3, description="rank of the weight tensor")
-        dropout: ByModality[Rate] = Field(ByModality[Rate](text=0.3, audio=0.3, vision=0.3), description="in each modality's network")
-        factor_learning_rate: float = Field(1e-3, gt=0, description="learning rate of the factors; training.learning_rate is the others'")
+        text_out: PositiveInt = Field(
+            64, description="width of the text vector; the peers take half of hidden.text", json_schema_extra=tunable(16, 128, log=True)
+        )
+        rank: PositiveInt = Field(3, description="rank of the weight tensor", json_schema_extra=tunable(1, 12))
+        dropout: ByModality[Rate] = Field(
+            ByModality[Rate](text=0.3, audio=0.3, vision=0.3), description="in each modality's network", json_schema_extra=tunable(0.0, 0.6)
+        )
+        factor_learning_rate: float = Field(
+            1e-3,
+            gt=0,
+            description="learning rate of the factors; training.learning_rate is the others'",
+            json_schema_extra=tunable(1e-4, 1e-2, log=True),
+        )
         training: Training = Training(batch_size=64, learning_rate=1e-3, weight_decay=0.005)
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {

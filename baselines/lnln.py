@@ -15,6 +15,8 @@ from harness.nn.attention import attention_mask
 from harness.nn.projected import ProjectedAttention, attend
 from harness.training import Batch, Inputs, LossWeights, Method, MethodConfig, Output, Task, Training, register_method
 from harness.training.by_modality import ByModality
+from harness.training.ranges import tunable
+from harness.training.settings import TaskLoss
 
 CHECK_HIDDEN = 64  # units of the completeness head and of the discriminator: fixed in the published code
 
@@ -28,15 +30,19 @@ class Weights(LossWeights):
 
 
 class Options(MethodConfig):
-    task_loss: Literal["l1", "mse", "cross_entropy"] | None = Field("mse", description="loss on the prediction; cross_entropy for classes")
+    task_loss: TaskLoss | None = Field("mse", description="loss on the prediction; cross_entropy for classes")
     dominant: Literal["text", "audio", "vision"] = Field("text", description="modality to correct; where the data lack it, their first one")
-    width: PositiveInt = Field(128, description="width of every token; heads must divide it")
+    width: PositiveInt = Field(
+        128, description="width of every token; heads must divide it", json_schema_extra=tunable(choices=(64, 128, 256))
+    )
     tokens: PositiveInt = Field(8, description="tokens that stand for one modality")
-    depth: PositiveInt = Field(2, description="layers of each transformer; the hyper-modality has one more")
-    fusion_depth: PositiveInt = Field(2, description="layers of the fusion transformer")
+    depth: PositiveInt = Field(
+        2, description="layers of each transformer; the hyper-modality has one more", json_schema_extra=tunable(1, 4)
+    )
+    fusion_depth: PositiveInt = Field(2, description="layers of the fusion transformer", json_schema_extra=tunable(1, 4))
     heads: PositiveInt = Field(8, description="attention heads")
     head_width: PositiveInt = Field(64, description="width of one head; in the hyper-modality's layers it is width / heads")
-    inner: PositiveInt = Field(128, description="hidden units of a layer's two-layer network")
+    inner: PositiveInt = Field(128, description="hidden units of a layer's two-layer network", json_schema_extra=tunable(64, 512, log=True))
     longest: ByModality[PositiveInt] = Field(
         ByModality[PositiveInt](text=50, audio=375, vision=500), description="steps with a learned position of their own"
     )

@@ -15,6 +15,7 @@ from harness.nn.mmd import mmd
 from harness.nn.recurrent import LastLSTM
 from harness.training import Batch, Inputs, LossWeights, Method, MethodConfig, Output, Task, Training, register_method
 from harness.training.by_modality import ByModality, Rate
+from harness.training.ranges import each, tunable
 
 
 class Weights(LossWeights):
@@ -82,23 +83,46 @@ class MFM(Method):
 
     class Config(MethodConfig):
         hidden: ByModality[PositiveInt] = Field(
-            ByModality[PositiveInt](text=128, audio=32, vision=128), description="width of each modality's LSTM in the MFN"
+            ByModality[PositiveInt](text=128, audio=32, vision=128),
+            description="width of each modality's LSTM in the MFN",
+            json_schema_extra=tunable(16, 256, log=True),
         )
-        memory: PositiveInt = Field(64, description="width of the MFN's memory")
-        attention: Hidden = Field(Hidden(32, 0.7), description="MFN: hidden layer of the attention over cells (published as NN1)")
-        candidate: Hidden = Field(Hidden(64, 0.0), description="MFN: hidden layer of what may be written (NN2)")
-        keep: Hidden = Field(Hidden(32, 0.0), description="MFN: hidden layer of the gate on the memory (gamma 1)")
-        write: Hidden = Field(Hidden(64, 0.5), description="MFN: hidden layer of the gate on what is written (gamma 2)")
-        label_code: PositiveInt = Field(80, description="width of the label's code")
+        memory: PositiveInt = Field(64, description="width of the MFN's memory", json_schema_extra=tunable(32, 256, log=True))
+        attention: Hidden = Field(
+            Hidden(32, 0.7),
+            description="MFN: hidden layer of the attention over cells (published as NN1)",
+            json_schema_extra=each(width=tunable(16, 256, log=True), dropout=tunable(0.0, 0.7)),
+        )
+        candidate: Hidden = Field(
+            Hidden(64, 0.0),
+            description="MFN: hidden layer of what may be written (NN2)",
+            json_schema_extra=each(width=tunable(16, 256, log=True), dropout=tunable(0.0, 0.7)),
+        )
+        keep: Hidden = Field(
+            Hidden(32, 0.0),
+            description="MFN: hidden layer of the gate on the memory (gamma 1)",
+            json_schema_extra=each(width=tunable(16, 256, log=True), dropout=tunable(0.0, 0.7)),
+        )
+        write: Hidden = Field(
+            Hidden(64, 0.5),
+            description="MFN: hidden layer of the gate on what is written (gamma 2)",
+            json_schema_extra=each(width=tunable(16, 256, log=True), dropout=tunable(0.0, 0.7)),
+        )
+        label_code: PositiveInt = Field(80, description="width of the label's code", json_schema_extra=tunable(16, 128, log=True))
         code: ByModality[PositiveInt] = Field(
             ByModality[PositiveInt](text=64, audio=80, vision=80), description="width of each modality's code and of the LSTM that reads it"
         )
-        label_factor: Hidden = Field(Hidden(64, 0.5), description="width of the label's factor, and dropout on the way to it")
+        label_factor: Hidden = Field(
+            Hidden(64, 0.5),
+            description="width of the label's factor, and dropout on the way to it",
+            json_schema_extra=each(width=tunable(16, 256, log=True), dropout=tunable(0.0, 0.7)),
+        )
         factor: ByModality[Hidden] = Field(
             ByModality[Hidden](text=Hidden(32, 0.5), audio=Hidden(16, 0.7), vision=Hidden(64, 0.5)),
             description="width of each modality's factor, and dropout on the way to it",
+            json_schema_extra=each(width=tunable(16, 256, log=True), dropout=tunable(0.0, 0.7)),
         )
-        output_dropout: Rate = Field(0.0, description="on the hidden layer before the output")
+        output_dropout: Rate = Field(0.0, description="on the hidden layer before the output", json_schema_extra=tunable(0.0, 0.6))
         weights: Weights = Weights()
         training: Training = Training(batch_size=64, learning_rate=1e-3, weight_decay=0.001)
 

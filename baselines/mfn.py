@@ -11,6 +11,7 @@ from pydantic import Field, PositiveInt
 from harness.nn.memory import Hidden, MemoryFusion, TwoLayers, align
 from harness.training import Batch, Inputs, Method, MethodConfig, Output, Task, Training, register_method
 from harness.training.by_modality import ByModality
+from harness.training.ranges import each, tunable
 
 
 @register_method("mfn")
@@ -38,14 +39,36 @@ class MFN(Method):
 
     class Config(MethodConfig):
         hidden: ByModality[PositiveInt] = Field(
-            ByModality[PositiveInt](text=256, audio=32, vision=256), description="width of each modality's LSTM"
+            ByModality[PositiveInt](text=256, audio=32, vision=256),
+            description="width of each modality's LSTM",
+            json_schema_extra=tunable(16, 256, log=True),
         )
-        memory: PositiveInt = Field(400, description="width of the memory")
-        attention: Hidden = Field(Hidden(32, 0.2), description="hidden layer of the attention over cells (published as NN1)")
-        candidate: Hidden = Field(Hidden(64, 0.0), description="hidden layer of what may be written (NN2)")
-        keep: Hidden = Field(Hidden(256, 0.7), description="hidden layer of the gate on the memory (gamma 1)")
-        write: Hidden = Field(Hidden(32, 0.5), description="hidden layer of the gate on what is written (gamma 2)")
-        output: Hidden = Field(Hidden(128, 0.0), description="hidden layer before the output")
+        memory: PositiveInt = Field(400, description="width of the memory", json_schema_extra=tunable(64, 512, log=True))
+        attention: Hidden = Field(
+            Hidden(32, 0.2),
+            description="hidden layer of the attention over cells (published as NN1)",
+            json_schema_extra=each(width=tunable(16, 256, log=True), dropout=tunable(0.0, 0.7)),
+        )
+        candidate: Hidden = Field(
+            Hidden(64, 0.0),
+            description="hidden layer of what may be written (NN2)",
+            json_schema_extra=each(width=tunable(16, 256, log=True), dropout=tunable(0.0, 0.7)),
+        )
+        keep: Hidden = Field(
+            Hidden(256, 0.7),
+            description="hidden layer of the gate on the memory (gamma 1)",
+            json_schema_extra=each(width=tunable(16, 256, log=True), dropout=tunable(0.0, 0.7)),
+        )
+        write: Hidden = Field(
+            Hidden(32, 0.5),
+            description="hidden layer of the gate on what is written (gamma 2)",
+            json_schema_extra=each(width=tunable(16, 256, log=True), dropout=tunable(0.0, 0.7)),
+        )
+        output: Hidden = Field(
+            Hidden(128, 0.0),
+            description="hidden layer before the output",
+            json_schema_extra=each(width=tunable(16, 256, log=True), dropout=tunable(0.0, 0.7)),
+        )
         training: Training = Training(batch_size=128, learning_rate=2e-3)
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {

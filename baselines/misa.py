@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import combinations
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +18,8 @@ from harness.nn.recurrent import BiLSTM
 from harness.nn.utterances import StackedBiLSTM
 from harness.training import Batch, Inputs, LossWeights, Method, MethodConfig, Output, Task, Training, register_method
 from harness.training.by_modality import Rate
+from harness.training.ranges import tunable
+from harness.training.settings import TaskLoss
 
 HEADS, INNER, ENCODER_DROPOUT = 2, 2048, 0.1  # of the fusion layer: fixed in the published code
 
@@ -48,11 +50,11 @@ class MISA(Method):
     """
 
     class Config(MethodConfig):
-        task_loss: Literal["l1", "mse", "cross_entropy"] | None = Field(
-            "mse", description="loss on the prediction; cross_entropy for classes"
+        task_loss: TaskLoss | None = Field("mse", description="loss on the prediction; cross_entropy for classes")
+        hidden: PositiveInt = Field(
+            128, description="width of private and shared vectors; even", json_schema_extra=tunable(choices=(64, 128, 256))
         )
-        hidden: PositiveInt = Field(128, description="width of private and shared vectors; even")
-        dropout: Rate = Field(0.2, description="on the hidden layer before the output")
+        dropout: Rate = Field(0.2, description="on the hidden layer before the output", json_schema_extra=tunable(0.0, 0.6))
         recurrent: PositiveInt | None = Field(None, description="width of the LSTMs of audio and vision; unset: the input's, as published")
         text_recurrent: PositiveInt | None = Field(
             None, description="width of LSTMs that read text; unset: the mean over tokens, as published for a fine-tuned encoder"

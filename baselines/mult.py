@@ -14,6 +14,7 @@ from harness.nn.convolution import TimeConv
 from harness.nn.dropout import Dropout, dropout
 from harness.training import Batch, Inputs, Method, MethodConfig, Output, Task, Training, register_method
 from harness.training.by_modality import ByModality, Rate
+from harness.training.ranges import tunable
 
 
 @register_method("mult")
@@ -36,21 +37,27 @@ class MulT(Method):
     """
 
     class Config(MethodConfig):
-        width: PositiveInt = Field(50, description="channels of each modality's stream")
+        width: PositiveInt = Field(50, description="channels of each modality's stream", json_schema_extra=tunable(choices=(30, 60, 90)))
         heads: PositiveInt = Field(10, description="attention heads; must divide width")
-        layers: PositiveInt = Field(4, description="layers of a crossmodal encoder; memories have at least 3")
+        layers: PositiveInt = Field(
+            4, description="layers of a crossmodal encoder; memories have at least 3", json_schema_extra=tunable(2, 6)
+        )
         kernel: ByModality[PositiveInt] = Field(
             ByModality[PositiveInt](text=5, audio=5, vision=5), description="steps that the convolution of a modality spans"
         )
         attention_dropout: ByModality[Rate] = Field(
-            ByModality[Rate](text=0.3, audio=0.2, vision=0.0), description="on attention weights, by the modality looked at"
+            ByModality[Rate](text=0.3, audio=0.2, vision=0.0),
+            description="on attention weights, by the modality looked at",
+            json_schema_extra=tunable(0.0, 0.6),
         )
-        memory_dropout: Rate = Field(0.3, description="on the memories' attention weights (the peers take the text's rate)")
-        text_dropout: Rate = Field(0.5, description="on the text features")
-        embedding_dropout: Rate = Field(0.2, description="on an encoder's embedded inputs")
+        memory_dropout: Rate = Field(
+            0.3, description="on the memories' attention weights (the peers take the text's rate)", json_schema_extra=tunable(0.0, 0.6)
+        )
+        text_dropout: Rate = Field(0.5, description="on the text features", json_schema_extra=tunable(0.0, 0.6))
+        embedding_dropout: Rate = Field(0.2, description="on an encoder's embedded inputs", json_schema_extra=tunable(0.0, 0.6))
         activation_dropout: Rate = Field(0.0, description="on the hidden layer of an encoder's two-layer networks")
         residual_dropout: Rate = Field(0.0, description="on residual branches")
-        output_dropout: Rate = Field(0.5, description="on the hidden layer before the output")
+        output_dropout: Rate = Field(0.5, description="on the hidden layer before the output", json_schema_extra=tunable(0.0, 0.6))
         causal: bool = Field(True, description="a step looks at no later one")
         positions: bool = Field(True, description="add sinusoidal positions (MMSA does not)")
         training: Training = Training(

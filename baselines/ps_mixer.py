@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +15,8 @@ from harness.nn.mixer import MixerBlock
 from harness.nn.utterances import ClipVectors, project
 from harness.training import Batch, Inputs, LossWeights, Method, MethodConfig, Output, Task, Training, register_method
 from harness.training.by_modality import Rate
+from harness.training.ranges import tunable
+from harness.training.settings import TaskLoss
 
 PAIRS = {"polarity": ("vision", "text"), "strength": ("audio", "text")}
 EXPANSION = 3  # hidden units of the head, as a multiple of the polarity vector: fixed in the published code
@@ -70,13 +72,13 @@ class PSMixer(Method):
     """
 
     class Config(MethodConfig):
-        task_loss: Literal["l1", "mse", "cross_entropy"] | None = Field(
-            "mse", description="loss on the prediction; cross_entropy for classes"
+        task_loss: TaskLoss | None = Field("mse", description="loss on the prediction; cross_entropy for classes")
+        hidden: PositiveInt = Field(128, description="width of a modality's vector", json_schema_extra=tunable(32, 256, log=True))
+        mixer_hidden: PositiveInt = Field(
+            64, description="hidden units of a mixer's networks", json_schema_extra=tunable(16, 256, log=True)
         )
-        hidden: PositiveInt = Field(128, description="width of a modality's vector")
-        mixer_hidden: PositiveInt = Field(64, description="hidden units of a mixer's networks")
-        depth: PositiveInt = Field(1, description="mixers in a row")
-        dropout: Rate = Field(0.5, description="in the mixers and before the output")
+        depth: PositiveInt = Field(1, description="mixers in a row", json_schema_extra=tunable(1, 4))
+        dropout: Rate = Field(0.5, description="in the mixers and before the output", json_schema_extra=tunable(0.0, 0.6))
         recurrent: PositiveInt | None = Field(None, description="width of the LSTMs of audio and vision; unset: the input's, as published")
         text_recurrent: PositiveInt | None = Field(None, description="width of LSTMs that read text; unset: the mean over tokens")
         orthogonal_init: bool = Field(True, description="orthogonal hidden-to-hidden weights at the start")

@@ -14,6 +14,7 @@ from harness.nn.subnets import TextSubNet
 from harness.training import Batch, Inputs, LossWeights, Method, MethodConfig, Output, Split, Task, Training, register_method
 from harness.training.by_modality import ByModality, Rate
 from harness.training.objectives import task_objective
+from harness.training.ranges import tunable
 
 EPSILON = 1e-8
 FUSED = "fused"
@@ -157,15 +158,37 @@ class SelfMM(Method):
         vision_out: PositiveInt = Field(32, description="width of the vision vector that the branches read")
         text_token: Literal["mean", "first"] = Field("mean", description="what stands for a clip's text: mean of its tokens, or the first")
         hidden: ByModality[PositiveInt] = Field(
-            ByModality[PositiveInt](text=32, audio=16, vision=32), description="width of each modality's branch"
+            ByModality[PositiveInt](text=32, audio=16, vision=32),
+            description="width of each modality's branch",
+            json_schema_extra=tunable(16, 128, log=True),
         )
-        fused_hidden: PositiveInt = Field(128, description="width of the branch that reads all modalities")
-        dropout: ByModality[Rate] = Field(ByModality[Rate](text=0.1, audio=0.1, vision=0.0), description="on each branch's input")
-        fused_dropout: Rate = Field(0.0, description="on the input of the branch that reads all modalities")
-        audio_learning_rate: float = Field(5e-3, gt=0, description="learning rate of the audio LSTM; training.learning_rate is the rest's")
-        vision_learning_rate: float = Field(5e-3, gt=0, description="learning rate of the vision LSTM")
-        audio_weight_decay: float = Field(1e-3, ge=0, description="weight decay of the audio LSTM; training.weight_decay is the rest's")
-        vision_weight_decay: float = Field(1e-3, ge=0, description="weight decay of the vision LSTM")
+        fused_hidden: PositiveInt = Field(
+            128, description="width of the branch that reads all modalities", json_schema_extra=tunable(32, 256, log=True)
+        )
+        dropout: ByModality[Rate] = Field(
+            ByModality[Rate](text=0.1, audio=0.1, vision=0.0), description="on each branch's input", json_schema_extra=tunable(0.0, 0.6)
+        )
+        fused_dropout: Rate = Field(
+            0.0, description="on the input of the branch that reads all modalities", json_schema_extra=tunable(0.0, 0.6)
+        )
+        audio_learning_rate: float = Field(
+            5e-3,
+            gt=0,
+            description="learning rate of the audio LSTM; training.learning_rate is the rest's",
+            json_schema_extra=tunable(1e-4, 1e-2, log=True),
+        )
+        vision_learning_rate: float = Field(
+            5e-3, gt=0, description="learning rate of the vision LSTM", json_schema_extra=tunable(1e-4, 1e-2, log=True)
+        )
+        audio_weight_decay: float = Field(
+            1e-3,
+            ge=0,
+            description="weight decay of the audio LSTM; training.weight_decay is the rest's",
+            json_schema_extra=tunable(1e-6, 1e-2, log=True),
+        )
+        vision_weight_decay: float = Field(
+            1e-3, ge=0, description="weight decay of the vision LSTM", json_schema_extra=tunable(1e-6, 1e-2, log=True)
+        )
         weights: Weights = Weights()
         training: Training = Training(batch_size=16, accumulate=4, learning_rate=1e-3, weight_decay=1e-3)
 

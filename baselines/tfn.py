@@ -12,6 +12,7 @@ from harness.nn.subnets import Utterances
 from harness.nn.tensor_fusion import OuterLinear
 from harness.training import Batch, Inputs, Method, MethodConfig, Output, Task, Training, register_method
 from harness.training.by_modality import ByModality, Rate
+from harness.training.ranges import tunable
 
 
 @register_method("tfn")
@@ -30,12 +31,18 @@ class TFN(Method):
 
     class Config(MethodConfig):
         hidden: ByModality[PositiveInt] = Field(
-            ByModality[PositiveInt](text=128, audio=32, vision=128), description="width of each modality's network"
+            ByModality[PositiveInt](text=128, audio=32, vision=128),
+            description="width of each modality's network",
+            json_schema_extra=tunable(16, 256, log=True),
         )
-        text_out: PositiveInt = Field(32, description="width of the text vector")
-        post_fusion: PositiveInt = Field(64, description="width of the two layers after the outer product")
-        dropout: ByModality[Rate] = Field(ByModality[Rate](text=0.3, audio=0.3, vision=0.3), description="in each modality's network")
-        post_fusion_dropout: Rate = Field(0.5, description="on the outer product")
+        text_out: PositiveInt = Field(32, description="width of the text vector", json_schema_extra=tunable(16, 128, log=True))
+        post_fusion: PositiveInt = Field(
+            64, description="width of the two layers after the outer product", json_schema_extra=tunable(16, 128, log=True)
+        )
+        dropout: ByModality[Rate] = Field(
+            ByModality[Rate](text=0.3, audio=0.3, vision=0.3), description="in each modality's network", json_schema_extra=tunable(0.0, 0.6)
+        )
+        post_fusion_dropout: Rate = Field(0.5, description="on the outer product", json_schema_extra=tunable(0.0, 0.6))
         training: Training = Training(batch_size=32, learning_rate=1e-3)
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {

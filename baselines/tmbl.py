@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import combinations
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +18,8 @@ from harness.nn.projected import ProjectedAttention
 from harness.nn.utterances import ClipVectors, project
 from harness.training import Batch, Inputs, LossWeights, Method, MethodConfig, Output, Task, Training, register_method
 from harness.training.by_modality import Rate
+from harness.training.ranges import tunable
+from harness.training.settings import TaskLoss
 
 PRIVATE = ("audio", "vision", "text")  # each is paired with the next one, the last with the first
 SHARED = ("text", "vision", "audio")  # each is bound to the next one; they give query, key and value
@@ -33,17 +35,21 @@ class Weights(LossWeights):
 
 
 class Options(MethodConfig):
-    task_loss: Literal["l1", "mse", "cross_entropy"] | None = Field("mse", description="loss on the prediction; cross_entropy for classes")
-    hidden: PositiveInt = Field(256, description="width of the tokens that are fused; even")
-    layers: PositiveInt = Field(5, description="layers of every transformer")
+    task_loss: TaskLoss | None = Field("mse", description="loss on the prediction; cross_entropy for classes")
+    hidden: PositiveInt = Field(
+        256, description="width of the tokens that are fused; even", json_schema_extra=tunable(choices=(64, 128, 256, 512))
+    )
+    layers: PositiveInt = Field(5, description="layers of every transformer", json_schema_extra=tunable(1, 6))
     heads: PositiveInt = Field(8, description="attention heads; must divide key_width and value_width")
     key_width: PositiveInt = Field(32, description="width of queries and keys, all heads together")
     value_width: PositiveInt = Field(64, description="width of values, all heads together")
-    inner: PositiveInt = Field(512, description="hidden units of a layer's gated network, after the gate")
+    inner: PositiveInt = Field(
+        512, description="hidden units of a layer's gated network, after the gate", json_schema_extra=tunable(128, 1024, log=True)
+    )
     expansions: PositiveInt = Field(
         1, description="linear layers without activation between that widen for the gate; the authors' 2 need twice the memory"
     )
-    dropout: Rate = Field(0.5, description="everywhere")
+    dropout: Rate = Field(0.5, description="everywhere", json_schema_extra=tunable(0.0, 0.6))
     recurrent: PositiveInt | None = Field(None, description="width of the LSTMs of audio and vision; unset: the input's, as published")
     text_recurrent: PositiveInt | None = Field(None, description="width of LSTMs that read text; unset: the mean over tokens")
     as_published: bool = Field(False, description="attend over the clips of a batch; predictions then depend on the batch")

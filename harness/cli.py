@@ -39,6 +39,8 @@ Validation = Annotated[
 ]
 Groups = Annotated[str, typer.Option(help="holdout: groups that train, validate and test, such as 16/4/4.", rich_help_panel="Split")]
 Methods = Annotated[str, typer.Option(help="Run the rows of these methods only (tfn,lmf); default: all that exist. Floors always run.")]
+Tuned = Annotated[bool, typer.Option("--tuned", help="Use the settings that `harness tune` found.")]
+TunedRows = Annotated[bool, typer.Option("--tuned", help="Add a row with the settings that `harness tune` found to every tuned one.")]
 Modalities = Annotated[str, typer.Option(help="A subset, such as text,audio; default: all the data has.")]
 
 
@@ -50,6 +52,7 @@ def reproduce(
     quick: Quick = False,
     seeds: Seeds = "",
     methods: Methods = "",
+    tuned: TunedRows = False,
     workers: Workers = 0,
     device: Device = "auto",
     timeout: Timeout = 0.0,
@@ -63,7 +66,7 @@ def reproduce(
 
     effort = Effort(budget="smoke" if quick else budget, device=device)
     how = commands.Running(workers, timeout or None, retry_failed, checkpoint_seconds, inline)
-    commands.reproduce(target, data, effort, seeds or ("2" if quick else ""), methods, how)
+    commands.reproduce(target, data, effort, seeds or ("2" if quick else ""), methods, how, tuned)
 
 
 @app.command()
@@ -73,13 +76,14 @@ def report(
     budget: Budget = "quick",
     seeds: Seeds = "",
     methods: Methods = "",
+    tuned: TunedRows = False,
     device: Device = "auto",
 ) -> None:
     """Render tables from the records that exist; runs nothing."""
     from harness.commands import running as commands
     from harness.experiments.plan import Effort
 
-    commands.report(target, data, Effort(budget=budget, device=device), seeds, methods)
+    commands.report(target, data, Effort(budget=budget, device=device), seeds, methods, tuned)
 
 
 @app.command()
@@ -87,6 +91,7 @@ def run(
     method: Annotated[str, typer.Argument(help="A name from `harness list methods`, or your own .py file.")],
     dataset: Annotated[str, typer.Argument(help="A data set, such as mosi or mosi@minilm.")],
     settings: Annotated[list[str] | None, typer.Option("--set", help="A setting, such as training.learning_rate=0.001.")] = None,
+    tuned: Tuned = False,
     budget: Budget = "quick",
     quick: Quick = False,
     seeds: Seeds = "",
@@ -108,7 +113,7 @@ def run(
     from harness.commands import running as commands
     from harness.experiments.plan import Effort
 
-    chosen = tuple(part.strip() for part in modalities.split(",") if part.strip()) or None
+    chosen = _names(modalities) or None
     effort = Effort(
         budget="smoke" if quick else budget,
         device=device,
@@ -120,7 +125,55 @@ def run(
         modalities=chosen,
     )
     how = commands.Running(workers, timeout or None, retry_failed, checkpoint_seconds, inline)
-    commands.run(method, dataset, settings or [], effort, seeds or ("2" if quick else "1"), how, explain)
+    commands.run(method, dataset, settings or [], effort, seeds or ("2" if quick else "1"), how, explain, tuned)
+
+
+@app.command()
+def tune(
+    method: Annotated[str, typer.Argument(help="A name from `harness list methods`, or your own .py file.")],
+    dataset: Annotated[str, typer.Argument(help="A data set, such as mosi or mosi@minilm.")],
+    trials: Annotated[int, typer.Option(help="Trials in all; the first one is the published settings.")] = 30,
+    fields: Annotated[str, typer.Option(help="What to search: weights,training,dropout.text; default: all that has a range.")] = "",
+    settings: Annotated[list[str] | None, typer.Option("--set", help="A setting that stays as it is here, such as hidden=64.")] = None,
+    seeds: Annotated[str, typer.Option(help="Inner seeds: how many (2), or which (7,8); by default none of a table's.")] = "2",
+    inner_folds: Annotated[int, typer.Option(min=0, help="Cross-validate within what is not tested; 0: the split's own part.")] = 0,
+    together: Annotated[int, typer.Option(help="Trials proposed at once; part of the result, unlike --workers.")] = 4,
+    restart: Annotated[bool, typer.Option("--restart", help="Forget earlier trials of this very search.")] = False,
+    confirm: Annotated[int, typer.Option(min=0, help="Compare what was found with the published settings on so many fresh seeds.")] = 5,
+    budget: Budget = "quick",
+    protocol: ProtocolName = "",
+    folds: Folds = 0,
+    repeats: Repeats = 1,
+    validation: Validation = None,
+    groups: Groups = "",
+    modalities: Modalities = "",
+    workers: Workers = 0,
+    device: Device = "auto",
+    timeout: Timeout = 0.0,
+    checkpoint_seconds: EverySeconds = 60.0,
+    inline: Inline = False,
+) -> None:
+    """Search a method's settings on validation; write them to a preset file that --tuned uses."""
+    from harness.commands import tuning as commands
+    from harness.commands.running import Running, parse_groups
+    from harness.experiments.plan import Effort
+
+    effort = Effort(
+        budget=budget,
+        device=device,
+        protocol=protocol,
+        folds=folds,
+        repeats=repeats,
+        validation=validation,
+        groups=parse_groups(groups),
+        modalities=_names(modalities) or None,
+    )
+    asked = commands.Asked(trials, _names(fields), settings or [], seeds, inner_folds, together, restart, confirm)
+    commands.tune(method, dataset, asked, effort, Running(workers, timeout or None, False, checkpoint_seconds, inline))
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
 @app.command("list")
@@ -149,7 +202,7 @@ def profile(
     """Parameters, FLOPs, latency and memory of methods, side by side."""
     from harness.commands import profile as commands
 
-    chosen = tuple(part.strip() for part in modalities.split(",") if part.strip()) or None
+    chosen = _names(modalities) or None
     commands.profile(methods, dataset, commands.Asked(lengths, settings or [], chosen, device, threads, latency), json)
 
 

@@ -29,7 +29,8 @@ from harness.nn.invertible import Disentangler, MaskKind, MaskPlace
 from harness.nn.recurrent import last_step
 from harness.training import Batch, Inputs, LossWeights, Method, MethodConfig, Output, Task, Training, register_method
 from harness.training.by_modality import ByModality, Rate
-from harness.training.settings import TextEncoder
+from harness.training.ranges import tunable, untuned
+from harness.training.settings import TaskLoss, TextEncoder
 
 Vectors = Mapping[str, Tensor]  # one (B, D) tensor per modality
 
@@ -43,7 +44,9 @@ class Weights(LossWeights):
     reconstruction: float = Field(0.2, ge=0, description="L_RE, lambda_4: encoded features against those before disentanglement")
     relevance: float = Field(0.1, ge=0, description="L_R, lambda_5: InfoNCE between shared factors, and with the label")
     redundancy: float = Field(0.1, ge=0, description="L_C, lambda_5: information of specific factors on the label, given shared ones")
-    discrimination: float = Field(1.0, ge=0, description="cross-entropy that fits the discriminators of L_C, and them alone")
+    discrimination: float = Field(
+        1.0, ge=0, description="cross-entropy that fits the discriminators of L_C, and them alone", json_schema_extra=untuned()
+    )
 
 
 def mlp(width: int, hidden: int, out: int, dropout: float = 0.0) -> nn.Sequential:
@@ -201,10 +204,8 @@ class IIDAF(Method):
     """
 
     class Config(MethodConfig):
-        task_loss: Literal["l1", "mse", "cross_entropy"] | None = Field(
-            "mse", description="loss on the prediction; cross_entropy for classes"
-        )
-        width: PositiveInt = Field(128, description="channels of each modality's stream")
+        task_loss: TaskLoss | None = Field("mse", description="loss on the prediction; cross_entropy for classes")
+        width: PositiveInt = Field(128, description="channels of each modality's stream", json_schema_extra=tunable(choices=(64, 128, 256)))
         kernel: PositiveInt = Field(5, description="steps that the convolution on the input spans")
         layers: ByModality[PositiveInt] = Field(ByModality[PositiveInt](text=3, audio=2, vision=2), description="a modality's own layers")
         heads: ByModality[PositiveInt] = Field(ByModality[PositiveInt](text=4, audio=2, vision=2), description="heads of these layers")
@@ -212,13 +213,17 @@ class IIDAF(Method):
         shared_heads: PositiveInt = Field(4, description="heads of these layers")
         joint: Literal["separate", "concatenated"] = Field("separate", description="the shared encoder reads modalities singly or as one")
         pooling: Literal["mean", "last"] = Field("mean", description="how a clip's real steps become one vector")
-        dropout: Rate = Field(0.1, description="in the encoders and in the hidden layers of SGAFF and the heads")
+        dropout: Rate = Field(
+            0.1, description="in the encoders and in the hidden layers of SGAFF and the heads", json_schema_extra=tunable(0.0, 0.6)
+        )
         iamd: bool = Field(True, description="invertible disentanglement; off: factors straight from their two networks")
         mic: bool = Field(True, description="mutual-information constraints L_R and L_C")
         sgaff: bool = Field(True, description="guided fusion of two branches; off: one head on all factors side by side")
         uses: Literal["both", "shared", "specific"] = Field("both", description="factors that the prediction is made of")
-        factor: PositiveInt = Field(128, description="width of a shared and of a specific factor")
-        blocks: PositiveInt = Field(4, description="invertible blocks")
+        factor: PositiveInt = Field(
+            128, description="width of a shared and of a specific factor", json_schema_extra=tunable(choices=(64, 128, 256))
+        )
+        blocks: PositiveInt = Field(4, description="invertible blocks", json_schema_extra=tunable(1, 6))
         reflections: PositiveInt = Field(3, description="Householder reflections of a block")
         coupling: PositiveInt = Field(304, description="hidden width of a block's coupling network")
         norm: bool = Field(True, description="layer norm in the blocks")
@@ -232,11 +237,13 @@ class IIDAF(Method):
         bandwidth: PositiveFloat | None = Field(None, description="of L_H's Gaussian kernels; unset: median distance in the batch")
         critic: PositiveInt = Field(288, description="hidden width of InfoNCE's scoring networks")
         discriminator: PositiveInt = Field(512, description="hidden width of L_C's discriminators")
-        discriminator_learning_rate: PositiveFloat = Field(1e-3, description="learning rate of the discriminators")
+        discriminator_learning_rate: PositiveFloat = Field(
+            1e-3, description="learning rate of the discriminators", json_schema_extra=tunable(1e-4, 1e-2, log=True)
+        )
         neighbours: PositiveInt = Field(5, description="nearest shared factors among which a hard negative's label is drawn")
         conditional: Terms = Field("both", description="both terms of eq. 18, or the first, which is the information")
         log_odds_limit: PositiveFloat = Field(9.21, description="log-odds beyond which L_C is flat")
-        fusion: PositiveInt = Field(512, description="hidden width of SGAFF's networks")
+        fusion: PositiveInt = Field(512, description="hidden width of SGAFF's networks", json_schema_extra=tunable(128, 512, log=True))
         weights: Weights = Weights()
         training: Training = Training(batch_size=32, optimiser="adamw", learning_rate=6e-5, weight_decay=5e-5)
         text_encoder: TextEncoder = TextEncoder(learning_rate=2e-5, weight_decay=5e-5)

@@ -20,6 +20,7 @@ from harness.nn.klstm import KLSTM, Gate
 from harness.nn.recurrent import last_step
 from harness.training import Batch, Inputs, LossWeights, Method, MethodConfig, Output, Split, Task, Training, register_method
 from harness.training.by_modality import Rate
+from harness.training.ranges import tunable
 
 Modality = Literal["text", "audio", "vision"]
 Fraction = Annotated[float, Field(gt=0, le=1)]
@@ -89,23 +90,25 @@ class MIKL(Method):
     """
 
     class Config(MethodConfig):
-        hidden: PositiveInt = Field(336, description="width of the recurrent layers and of the fused vector")
+        hidden: PositiveInt = Field(
+            336, description="width of the recurrent layers and of the fused vector", json_schema_extra=tunable(64, 512, log=True)
+        )
         recurrent: Literal["klstm", "lstm"] = Field("klstm", description="lstm: the first row of table 4")
         gate: Gate = Field("tkan", description="reading of KAN(x, t), eq. 12")
         grid: PositiveInt = Field(5, description="cells of the splines (as in MKCC, by the same authors)")
         order: int = Field(3, ge=2, le=5, description="degree of the splines (as in MKCC)")
         span: tuple[float, float] = Field((-1.0, 1.0), description="interval that the splines' cells divide; beyond it they are linear")
         selection: tuple[Modality, ...] = Field(("audio", "vision"), description="modalities whose features are selected; empty: w/o")
-        kept: Fraction = Field(0.5, description="share of features that is kept, rounded up")
+        kept: Fraction = Field(0.5, description="share of features that is kept, rounded up", json_schema_extra=tunable(0.2, 1.0))
         bins: PositiveInt = Field(16, description="quantile bins of a feature")
         label_bins: PositiveInt = Field(7, description="equal bins of an intensity, centred on both ends of its range")
         sample: Literal["clips", "frames"] = Field("clips", description="what is counted: means over clips, or every frame with its label")
         window: tuple[Modality, ...] = Field(("audio", "vision"), description="modalities that are cut to a window; empty: w/o")
-        window_share: Fraction = Field(0.5, description="length of the window, of each clip's own")
+        window_share: Fraction = Field(0.5, description="length of the window, of each clip's own", json_schema_extra=tunable(0.2, 1.0))
         window_stride: Fraction = Field(0.1, description="largest distance between two places tried, of each clip's length")
-        dropout: Rate = Field(0.0, description="on the fused vector")
+        dropout: Rate = Field(0.0, description="on the fused vector", json_schema_extra=tunable(0.0, 0.6))
         consistency: bool = Field(True, description="section 2.4; false: w/o")
-        critic: PositiveInt = Field(64, description="width of both layers of each critic")
+        critic: PositiveInt = Field(64, description="width of both layers of each critic", json_schema_extra=tunable(16, 256, log=True))
         weights: Weights = Weights()
         training: Training = Training(batch_size=32, learning_rate=1e-3)
 

@@ -57,13 +57,14 @@ def test_other_random_draws_in_between_shift_no_stream(parts: Any) -> None:
     assert plain.history == noisy.history
 
 
-@pytest.mark.parametrize("schedule", ["constant", "plateau", "cosine"])
+@pytest.mark.parametrize("schedule", ["constant", "plateau", "cosine", "milestones"])
 @pytest.mark.parametrize("stop", [1, 3, 5])
 def test_a_run_resumed_after_any_epoch_ends_with_the_same_bits(parts: Any, schedule: str, stop: int) -> None:
     options: dict[str, Any] = {
         "schedule": schedule,
         "plateau_patience": 0,
         "warmup": 0.2,
+        "milestones": (2, 4),
         "accumulate": 2,
         "optimiser": "adamw",
         "weight_decay": 0.01,
@@ -221,6 +222,11 @@ def test_cosine_rises_to_one_and_falls_to_zero() -> None:
     values = [cosine(step, total=100, warmup=0.1) for step in range(101)]
     assert values[9] == pytest.approx(1.0) and values[0] == pytest.approx(0.1) and values[100] == pytest.approx(0, abs=1e-12)
     assert values[55] == pytest.approx(0.5) and all(a >= b for a, b in zip(values[10:], values[11:], strict=False))
+
+
+def test_the_rate_falls_after_each_milestone(parts: Any) -> None:
+    run = fit(parts, schedule="milestones", milestones=(2, 3, 5), milestone_factor=0.5, learning_rate=0.08)
+    assert [epoch.learning_rate for epoch in run.history] == pytest.approx([0.08, 0.08, 0.04, 0.02, 0.02, 0.01])
 
 
 @given(size=st.integers(1, 70), seed=st.integers(0, 10_000), epoch=st.integers(0, 50), together=st.integers(1, 9))

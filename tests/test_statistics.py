@@ -11,10 +11,12 @@ import pytest
 import scipy.stats as ss
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from simulated_folds import learned
 from simulated_pairs import rng, systems
 
 from harness.analysis.statistics import (
     DEFAULT_TESTS,
+    UNTESTED,
     Comparison,
     Design,
     Pair,
@@ -261,6 +263,60 @@ def test_repeated_cross_validation_gets_the_corrected_t():
     assert (got.p, got.statistic, got.seeds, got.clips, got.metric) == (pytest.approx(want.p), pytest.approx(want.statistic), 10, 30, "uar")
     (less,) = compare([metrics["uar"]], Pair(a, b, truth, folds=folds, train_clips=20), seed=1)
     assert less.p == pytest.approx(corrected_t(d, 6, 20).p)
+
+
+def test_seeds_of_one_cross_validation_are_averaged_fold_by_fold():
+    """Five runs on the same folds are no fresh clips: J stays the number of folds."""
+    random = rng("one deal")
+    truth, fold = random.normal(size=40), np.arange(40) % 5
+    a, b = random.normal(size=(2, 3, 40))
+    (got,) = compare([MAE], Pair(a, b, truth, folds=np.stack([fold] * 3)), seed=1)
+    d = [
+        np.mean([MAE.score(x[fold == k], truth[fold == k]) - MAE.score(y[fold == k], truth[fold == k]) for x, y in zip(a, b, strict=True)])
+        for k in range(5)
+    ]
+    want = corrected_t(d, 8, 32)
+    assert (got.p, got.difference, got.df) == pytest.approx((want.p, want.difference, 4)) and (got.seeds, got.note) == (
+        15,
+        "5 values, each the mean over the runs of one deal",
+    )
+    (named,) = compare([MAE], Pair(a, b, truth, folds=np.array(list("vwxyz"))[np.stack([fold] * 3)]), seed=1)
+    assert named == got
+
+
+@pytest.mark.parametrize(("actors", "runs"), [(24, 1), (24, 3), (8, 1), (8, 3)])
+def test_one_cross_validation_of_clustered_clips_is_pooled_and_tested_over_clusters(actors, runs):
+    pair = learned(rng("pooled"), actors=actors, each=8, classes=4, folds=4, runs=runs, same_deal=True)
+    (got,) = compare([metrics["uar"]], pair, resamples=200, seed=1)
+    (want,) = compare([metrics["uar"]], replace(pair, folds=None), resamples=200, seed=1)
+    assert (got.p, got.low, got.test, got.clusters) == (want.p, want.low, want.test, actors) and "of 4 folds, pooled" in got.note
+    assert ("sign-flip" in got.test) == (actors == 8) and (got.conditional_on == "") == (runs == 3)
+    again = learned(rng("pooled"), actors=actors, each=8, classes=4, folds=4, runs=2)
+    assert compare([metrics["uar"]], again, seed=1)[0].test == "corrected t-test"  # two deals
+
+
+def test_hold_out_draws_get_the_corrected_t_of_what_they_tested():
+    """Six draws of 10 of 40 clips; what a run predicts for clips that it did not hold out is not read."""
+    random = rng("draws")
+    truth, a, b = random.normal(size=40), *random.normal(size=(2, 6, 40))
+    folds = np.where(np.stack([random.permutation(40) for _ in range(6)]) < 10, 0, UNTESTED)
+    pair = Pair(a, b, truth, folds=folds, train_clips=24)
+    assert pair.design(MAE) is Design.DRAWS
+    (got,) = compare([MAE], pair, seed=1)
+    tested = folds != UNTESTED
+    d = [MAE.score(a[r][tested[r]], truth[tested[r]]) - MAE.score(b[r][tested[r]], truth[tested[r]]) for r in range(6)]
+    want = corrected_t(d, 10, 24)
+    assert (got.p, got.difference, got.seeds) == (pytest.approx(want.p), pytest.approx(want.difference), 6)
+    spoiled = replace(pair, a=np.where(tested, a, 9e9))
+    assert compare([MAE], spoiled, seed=1) == [got]
+    (seeds_only,) = compare_seeds_only([MAE], spoiled)
+    assert seeds_only.difference == pytest.approx(got.difference)
+
+
+def test_cross_validations_of_unequal_length_are_refused():
+    folds = np.stack([np.arange(8) % 2] * 3)
+    with pytest.raises(DataError, match="repeat by repeat"):
+        compare([MAE], Pair(np.zeros((3, 8)), np.ones((2, 8)), np.zeros(8), folds=folds, paired_seeds=False), seed=1)
 
 
 @pytest.mark.parametrize(("folds", "message"), [(np.zeros((1, 4)), "single fold"), (np.zeros((2, 4)), r"shape \(2, 4\)")])

@@ -11,6 +11,7 @@ from pydantic import Field
 from torch import nn
 
 from harness.training import Batch, Inputs, LossWeights, Method, MethodConfig, Output, Task, Training, register_method
+from harness.training.ranges import tunable
 
 
 class Weights(LossWeights):
@@ -22,8 +23,8 @@ class Toy(Method):
     """Mean of every modality, one hidden layer with dropout."""
 
     class Config(MethodConfig):
-        hidden: int = Field(8, ge=1, description="width of the hidden layer")
-        dropout: float = Field(0.3, ge=0, lt=1, description="dropout on the hidden layer")
+        hidden: int = Field(8, ge=1, description="width of the hidden layer", json_schema_extra=tunable(4, 32, log=True))
+        dropout: float = Field(0.3, ge=0, lt=1, description="dropout on the hidden layer", json_schema_extra=tunable(0.0, 0.6))
         trouble: str = Field("", description="nan, crash, die, die_once:PATH or hang, in training")
         pause: float = Field(0.0, ge=0, description="seconds to wait in every training batch")
         weights: Weights = Weights()

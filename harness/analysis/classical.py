@@ -89,7 +89,7 @@ def corrected_t(differences: ArrayLike, n_test: float, n_train: float, *, metric
 # ---- ranks and counts
 
 
-def _tied(differences: Floats, scale: float) -> Floats:
+def tied(differences: Floats, scale: float) -> Floats:
     """Differences of values of size ``scale`` in units of it, so rounded that equal ones tie: .3 - .2 and .2 - .1 do not."""
     return np.round(differences / (scale or 1.0), 13)
 
@@ -115,7 +115,7 @@ def wilcoxon(values_a: ArrayLike, values_b: ArrayLike, *, metric: str = "") -> C
     blank = Comparison(test="Wilcoxon", conditional_on=THIS_TEST_SET, metric=metric, difference=float(d.mean()), p=nan, seeds=len(d))
     if not np.isfinite(d).all():
         return _with(blank, note=f"undefined: {len(d) - int(np.isfinite(d).sum())} of {len(d)} runs have no value")
-    above, below, ranks = signed_ranks(_tied(d, float(np.abs([a, b]).max())))
+    above, below, ranks = signed_ranks(tied(d, float(np.abs([a, b]).max())))
     least = 0.5 ** (len(ranks) - 1) if len(ranks) else 1.0
     note = f"p cannot fall below {least:g} with {len(ranks)} unequal pairs" if least > 1 - LEVEL else ""
     return _with(blank, statistic=min(above, below), p=_rank_sum_p(min(above, below), ranks), note=note)

@@ -73,7 +73,7 @@ def rank_biserial(differences: ArrayLike) -> float:
     return (above - below) / (above + below) if above + below else nan
 
 
-def _midranks(values: Floats) -> Floats:
+def midranks(values: Floats) -> Floats:
     _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
     ranks: Floats = (np.cumsum(counts) - (counts - 1) / 2)[place]
     return ranks
@@ -82,5 +82,5 @@ def _midranks(values: Floats) -> Floats:
 def signed_ranks(differences: Floats) -> tuple[float, float, Floats]:
     """Sum of the ranks of positive and of negative differences, and all ranks; zeros are dropped."""
     d = differences[differences != 0]
-    ranks = _midranks(np.abs(d))
+    ranks = midranks(np.abs(d))
     return float(ranks[d > 0].sum()), float(ranks[d < 0].sum()), ranks

@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from harness.errors import DataError
 from harness.training.metrics import Floats, Labels, Metric
+
+UNTESTED = -1  # in ``Pair.folds``: a clip that a run did not hold out
 
 
 class Design(StrEnum):
@@ -22,6 +24,7 @@ class Design(StrEnum):
     SEEDS = "fixed split, several seeds"
     RUN = "fixed split, one run"
     FOLDS = "repeated k-fold"
+    DRAWS = "repeated hold-out"
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +34,9 @@ class Pair:
     ``a``, ``b``: (S, N) intensities or labels, or (S, N, C) scores; one run may come without its axis. ``truth`` (N,).
     ``clusters`` (N,): each clip's video or speaker; None when clips are independent. ``paired_seeds``: run s of A and
     run s of B share a seed; if not, they may differ in S. Cross-validation: run s is one repeat, ``folds`` (S, N) says
-    in which fold it held each clip out, ``train_clips`` how many clips a fold trains on (None: all the others).
+    in which fold it held each clip out, ``train_clips`` how many clips a fold trains on (None: all the others). Hold-out
+    draws: run s is one draw, ``folds`` is any number where it tests and ``UNTESTED`` elsewhere; predictions there are not
+    read, but must be numbers.
     """
 
     a: ArrayLike
@@ -62,8 +67,23 @@ class Pair:
     def design(self, metric: Metric) -> Design:
         """The design, where ``metric`` tells the axis of runs from that of classes."""
         if self.folds is not None:
-            return Design.FOLDS
+            return Design.DRAWS if (np.asarray(self.folds) == UNTESTED).any() else Design.FOLDS
         return Design.SEEDS if max(map(len, self.tables(metric))) > 1 else Design.RUN
+
+    def deals(self, runs: int) -> NDArray[np.generic]:
+        """``folds`` of each of ``runs`` runs, (runs, N); ``DataError`` where they do not fit, or a fold left nothing to train on."""
+        folds = np.atleast_2d(np.asarray(self.folds))
+        if folds.shape != (runs, self.clips):
+            raise DataError(
+                f"folds of shape {folds.shape} for {runs} repeats of {self.clips} clips", "Say per repeat which fold a clip is in."
+            )
+        if any(len(np.unique(fold)) < 2 for fold in folds):
+            raise DataError("a repeat of the cross-validation has a single fold: nothing was left to train on")
+        return folds
+
+    def tested(self, runs: int) -> NDArray[np.bool_]:
+        """Which clips each of ``runs`` runs was tested on, (runs, N); ``DataError`` as ``deals``."""
+        return np.ones((runs, self.clips), dtype=bool) if self.folds is None else np.asarray(self.deals(runs) != UNTESTED)
 
     def groups(self) -> tuple[Labels, int]:
         """The cluster of each clip as an index (N,), and the number of clusters; without clusters each clip is its own."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,22 +14,23 @@ from rich.console import Console
 from harness.data.catalogue import facts
 from harness.data.checks import examine_folds
 from harness.data.opening import base_name, need_features, open_dataset
-from harness.data.schema import Card
-from harness.data.splits import published_folds
+from harness.data.schema import Card, Dataset
+from harness.data.splits import Fold, published_folds
 from harness.data.store import data_root
 from harness.errors import ConfigError, DataError, HarnessError
-from harness.experiments import papers, runner, tracking
+from harness.experiments import papers, runner, tracking, tuned
 from harness.experiments.executors import Executor, Inline, Processes
 from harness.experiments.papers import TableSpec
 from harness.experiments.plan import Effort, choose_device, interleaved, method_trials, plan_table
 from harness.experiments.plugins import load_file
 from harness.experiments.records import RecordStore
 from harness.experiments.runner import Outcome
-from harness.experiments.trials import Trial, budget_named, explain
+from harness.experiments.trials import Trial, budget_named, choose_modalities, explain
 from harness.experiments.workspace import Workspace
 from harness.reporting import summary
 from harness.reporting.progress import Progress
 from harness.reporting.tables import render
+from harness.training.contract import methods as registered
 
 
 @dataclass(frozen=True)
@@ -56,14 +57,14 @@ class _Table:
     plan: Mapping[str, Sequence[Trial]]
 
 
-def reproduce(target: str, data: str, effort: Effort, seeds: str, methods: str, running: Running) -> None:
+def reproduce(target: str, data: str, effort: Effort, seeds: str, methods: str, running: Running, tuned_too: bool = False) -> None:
     """Run what the tables of ``target`` lack, then render them. Exit code 1 where a trial failed."""
     console, workspace = Console(), Workspace.default()
-    effort = _settle(effort, seeds)
-    tables = _tables(target, data, effort, methods, console)
+    effort = settle(effort, seeds)
+    tables = _tables(target, data, effort, methods, console, workspace.root if tuned_too else None)
     failed = False
     for table in tables:
-        outcome = _execute(interleaved(table.plan), f"{table.spec.name} {table.card.name}", workspace, running, console)
+        outcome = execute(interleaved(table.plan), f"{table.spec.name} {table.card.name}", workspace, running, console)
         failed |= bool(outcome.failed)
         _render(table, effort, workspace, console)
         console.print(summary.closing(outcome, workspace), highlight=False, soft_wrap=True)
@@ -71,27 +72,31 @@ def reproduce(target: str, data: str, effort: Effort, seeds: str, methods: str, 
         raise SystemExit(1)
 
 
-def report(target: str, data: str, effort: Effort, seeds: str, methods: str) -> None:
+def report(target: str, data: str, effort: Effort, seeds: str, methods: str, tuned_too: bool = False) -> None:
     """Render the tables of ``target`` from the records that exist."""
     console, workspace = Console(), Workspace.default()
-    effort = _settle(effort, seeds)
-    for table in _tables(target, data, effort, methods, console):
+    effort = settle(effort, seeds)
+    for table in _tables(target, data, effort, methods, console, workspace.root if tuned_too else None):
         _render(table, effort, workspace, console)
 
 
-def run(method: str, dataset: str, settings: Sequence[str], effort: Effort, seeds: str, running: Running, why: bool) -> None:
+def run(
+    method: str, dataset: str, settings: Sequence[str], effort: Effort, seeds: str, running: Running, why: bool, use_tuned: bool = False
+) -> None:
     """Run one method on one data set, or with ``why`` say what would be run and for which reason."""
     console, workspace = Console(), Workspace.default()
     plugin = Path(method).resolve() if method.endswith(".py") else None
     name = load_file(plugin) if plugin else method
-    effort = _settle(effort, seeds)
-    card, effort = _open(dataset, effort, console)
-    trials = method_trials(name, card, effort, dict(map(parse_setting, settings)), effort.seeds)
+    effort = settle(effort, seeds)
+    opened, effort = open_checked(dataset, effort, console)
+    card = opened.card
+    by_fold = _tuned_settings(name, card, effort, workspace, console) if use_tuned else lambda fold: {}
+    trials = method_trials(name, card, effort, dict(map(parse_setting, settings)), effort.seeds, by_fold)
     if why:
         for trial in trials:
             console.print(f"{trial.label} [{trial.key}]: {_why(trial, workspace.store)}", highlight=False, markup=False, soft_wrap=True)
         return
-    outcome = _execute(trials, f"run {card.name}", workspace, running, console, plugin)
+    outcome = execute(trials, f"run {card.name}", workspace, running, console, plugin)
     console.print(summary.scores(trials, workspace.store), highlight=False, markup=False, soft_wrap=True)
     console.print(summary.closing(outcome, workspace), highlight=False, soft_wrap=True)
     if outcome.failed:
@@ -110,13 +115,17 @@ def track() -> None:
         )
 
 
-def _tables(target: str, data: str, effort: Effort, methods: str, console: Console) -> list[_Table]:
-    """The tables of ``target``; the option ``--data`` replaces the data set whose variant it is and leaves the others out."""
+def _tables(target: str, data: str, effort: Effort, methods: str, console: Console, tuned_root: Path | None) -> list[_Table]:
+    """The tables of ``target``; the option ``--data`` replaces the data set whose variant it is and leaves the others out.
+
+    With ``tuned_root``, the results folder, rows that were tuned have a second one with the settings that were found.
+    """
     found, chosen = [], [name.strip() for name in methods.split(",") if name.strip()]
     specs, all_datasets = zip(*papers.select(target), strict=True)
     for spec, datasets in zip(papers.only(specs, chosen) if chosen else specs, all_datasets, strict=True):
         for dataset in _chosen(datasets, data, spec.name):
-            card, cut_up = _open(dataset, effort, console)
+            opened, cut_up = open_checked(dataset, effort, console)
+            card = opened.card
             if card.simulated:
                 console.print(
                     f"The inputs are [bold]SIMULATED[/bold] ({card.name}): no number below says anything about real clips.",
@@ -124,12 +133,14 @@ def _tables(target: str, data: str, effort: Effort, methods: str, console: Conso
                     soft_wrap=True,
                 )
             measured = papers.present(spec, list(card.modalities), card.name)
+            if tuned_root is not None:
+                measured = _with_tuned_rows(measured, card, cut_up, tuned_root, console)
             found.append(_Table(measured, card, plan_table(measured, card, cut_up)))
     return found
 
 
-def _open(name: str, effort: Effort, console: Console) -> tuple[Card, Effort]:
-    """The card of a stored data set, and ``effort`` with the folds that it ships, where those are asked for.
+def open_checked(name: str, effort: Effort, console: Console) -> tuple[Dataset, Effort]:
+    """A stored data set, and ``effort`` with the folds that it ships, where those are asked for.
 
     Says what the checks find. DataError, before anything is run, where the data cannot be cut so or must not be trained on.
     """
@@ -143,7 +154,34 @@ def _open(name: str, effort: Effort, console: Console) -> tuple[Card, Effort]:
     errors = [finding for finding in found if finding.severity == "error"]
     if errors:
         raise DataError(f"{dataset.card.name} cannot be trained on: {errors[0].message}", errors[0].remedy)
-    return dataset.card, effort
+    return dataset, effort
+
+
+def _tuned_settings(name: str, card: Card, effort: Effort, workspace: Workspace, console: Console) -> Callable[[Fold], Mapping[str, Any]]:
+    found, remark = tuned.find(workspace.root, name, card, choose_modalities(card, effort.modalities))
+    if found is None:
+        raise ConfigError(f"--tuned: {remark}", "Or leave --tuned out for the published settings.")
+    _say_preset(found, remark, console)
+    return found.settings
+
+
+def _with_tuned_rows(spec: TableSpec, card: Card, effort: Effort, root: Path, console: Console) -> TableSpec:
+    """``spec`` with a tuned row below each one that was tuned as it stands; rows of ablations have settings of their own."""
+    presets = {}
+    for row in spec.rows:
+        if row.method and row.method in registered and not row.config:
+            found, remark = tuned.find(root, row.method, card, choose_modalities(card, row.modalities or effort.modalities))
+            if found is None:
+                console.print(f"{row.name}: {remark}.", highlight=False, markup=False, soft_wrap=True)
+            else:
+                _say_preset(found, remark, console)
+                presets[row.name] = found
+    return tuned.with_tuned_rows(spec, presets, effort.cuts()[0])
+
+
+def _say_preset(found: tuned.Tuned, remark: str, console: Console) -> None:
+    text = f"{found.method}, tuned: {found.said()}" + (f"; {remark}" if remark else "")
+    console.print(text, style="yellow" if remark else None, highlight=False, markup=False, soft_wrap=True)
 
 
 def _chosen(datasets: Sequence[str], data: str, item: str) -> list[str]:
@@ -156,7 +194,7 @@ def _chosen(datasets: Sequence[str], data: str, item: str) -> list[str]:
     return [data]
 
 
-def _execute(
+def execute(
     trials: Sequence[Trial], experiment: str, workspace: Workspace, running: Running, console: Console, plugin: Path | None = None
 ) -> Outcome:
     options = runner.Options(data_root().resolve(), running.checkpoint_seconds, running.retry_failed, plugin)
@@ -173,7 +211,7 @@ def _render(table: _Table, effort: Effort, workspace: Workspace, console: Consol
     console.print("Written: " + ", ".join(str(path) for path in rendered.paths), highlight=False, markup=False, soft_wrap=True)
 
 
-def _settle(effort: Effort, seeds: str) -> Effort:
+def settle(effort: Effort, seeds: str) -> Effort:
     """``effort`` with its device found out and its seeds read."""
     return effort.model_copy(update={"device": choose_device(effort.device), "seeds": parse_seeds(seeds)})
 

@@ -1,6 +1,7 @@
 """The fingerprint of the code that can change a number: a method's modules and the engine's.
 
-A module counts by its syntax tree without docstrings, so that comments, docstrings and layout may change freely.
+A module counts by its syntax tree without docstrings, so that comments, docstrings and layout may change freely. So may
+the ranges in which settings are searched (``json_schema_extra`` of a field): they lead to values, which a key holds itself.
 Which modules count follows from the imports: all first-party modules that the roots reach.
 """
 
@@ -16,7 +17,8 @@ from pathlib import Path
 # What turns stored features and a method into predictions. Importers are absent: the data's fingerprint speaks for them.
 ENGINE = ("harness.training.loop", "harness.training.metrics", "harness.data.splits", "harness.data.transforms")
 # Reached by imports, but no number passes through them.
-SILENT = frozenset({"harness", "harness.errors", "harness.files", "harness.registry", "harness.training.dead"})
+SILENT = frozenset({"harness", "harness.errors", "harness.files", "harness.registry", "harness.training.dead", "harness.training.ranges"})
+RANGES, RANGE = "harness.training.ranges", "json_schema_extra"  # where notes on ranges come from, and the argument they are
 
 
 def fingerprints(*roots: str) -> dict[str, str]:
@@ -69,7 +71,8 @@ def _imports(tree: ast.AST, package: str) -> Iterator[str]:
 def _shape(node: object) -> object:
     """The tree as nested tuples. Empty fields are left out, so that newer Python versions agree with older ones."""
     if isinstance(node, ast.AST):
-        fields = ((name, _shape(value)) for name, value in ast.iter_fields(_without_docstring(node)) if name != "type_ignores")
+        bare = _without_ranges(_without_docstring(node))
+        fields = ((name, _shape(value)) for name, value in ast.iter_fields(bare) if name != "type_ignores")
         return type(node).__name__, tuple((name, value) for name, value in fields if value not in (None, ()))
     if isinstance(node, list):
         return tuple(_shape(item) for item in node)
@@ -81,6 +84,15 @@ def _without_docstring(node: ast.AST) -> ast.AST:
         return node
     fields: dict[str, object] = {**dict(ast.iter_fields(node)), "body": node.body[1:]}
     return type(node)(**fields)  # type: ignore[arg-type]
+
+
+def _without_ranges(node: ast.AST) -> ast.AST:
+    """A call without its note on a range; a block without the import of what writes such notes."""
+    if isinstance(node, ast.Call):
+        return ast.Call(node.func, node.args, [keyword for keyword in node.keywords if keyword.arg != RANGE])
+    if isinstance(node, ast.Module):
+        return ast.Module([one for one in node.body if not (isinstance(one, ast.ImportFrom) and one.module == RANGES)], node.type_ignores)
+    return node
 
 
 def differing(before: dict[str, str], now: dict[str, str]) -> Iterable[str]:

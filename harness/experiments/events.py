@@ -5,7 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from harness.data.schema import Frozen
 from harness.experiments.records import Failure, Record, Runtime
+from harness.training.loop import Epoch
+
+
+class InnerRun(Frozen):
+    """One training behind a trial of a search: its seed, which inner fold validated, and its epochs."""
+
+    seed: int
+    fold: int = 0
+    history: tuple[Epoch, ...]
+
+    @property
+    def lowest(self) -> float:
+        """The lowest validation loss."""
+        return min(epoch.valid_loss for epoch in self.history)
 
 
 @dataclass(frozen=True)
@@ -67,5 +82,15 @@ class Failed:
         return self.failure.identity.key
 
 
-Event = Started | EpochDone | Warned | Advised | Finished | Failed
+@dataclass(frozen=True)
+class Evaluated:
+    """A trial of a search is done, or given up: ``pruned``. It has no record, and never saw a test clip."""
+
+    key: str
+    runs: tuple[InnerRun, ...]
+    pruned: bool
+    seconds: float
+
+
+Event = Started | EpochDone | Warned | Advised | Finished | Failed | Evaluated
 Listener = Callable[[Event], None]

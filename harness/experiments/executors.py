@@ -14,16 +14,17 @@ from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from typing import Protocol
 
-from harness.experiments.events import Event, Failed, Finished, Listener, Warned
+from harness.experiments.events import Evaluated, Event, Failed, Finished, Listener, Warned
 from harness.experiments.records import Failure
 from harness.experiments.worker import Job, attempt
 from harness.training.contract import methods
 
+LATE = ("torch._dynamo", "pyarrow.parquet")  # what the first optimiser and the first table import: seconds, in every process anew
 ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 class Executor(Protocol):
-    """Runs jobs and reports their events; every job ends with Finished or Failed."""
+    """Runs jobs and reports their events; every job ends with Finished, Failed or, in a search, Evaluated."""
 
     def run(self, jobs: Sequence[Job], on_event: Listener) -> None: ...
 
@@ -119,7 +120,7 @@ def _context(jobs: Sequence[Job]) -> BaseContext:
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     used = {methods[job.trial.identity.method].__module__ for job in jobs if job.plugin is None}
-    context.set_forkserver_preload(["harness.experiments.worker", *sorted(used)])
+    context.set_forkserver_preload(["harness.experiments.worker", "harness.experiments.candidates", *LATE, *sorted(used)])
     return context
 
 
@@ -145,7 +146,7 @@ def _receive(connection: Connection, active: dict[Connection, _Worker], waiting:
         event: Event = connection.recv()
     except (EOFError, OSError):
         return _bury(connection, active, waiting, tries, on_event)
-    worker.ended = isinstance(event, Finished | Failed)
+    worker.ended = isinstance(event, Finished | Failed | Evaluated)
     if worker.ended:
         waiting.ended(worker.job, time.monotonic() - worker.started)
     on_event(event)

@@ -52,6 +52,7 @@ class Row(Frozen):
     rerun: bool = Field(False, description="the paper's authors ran it themselves; else they cite it")
     citation: str = ""
     notes: str = ""
+    trials: int = Field(0, ge=0, description="trials of the search that found this row's settings; 0: they are as published")
     published: dict[str, dict[str, Published]] = Field(default_factory=dict, description="data set -> metric -> printed number")
 
     @field_validator("config", mode="before")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from pydantic import Field
@@ -34,13 +34,22 @@ class Effort(Frozen):
         return folds(self.folds, self.repeats, self.protocol, validation=self.validation, groups=self.groups)
 
 
-def method_trials(name: str, card: Card, effort: Effort, overrides: Mapping[str, Any], seeds: Sequence[int]) -> list[Trial]:
-    """The trials of one method on one stored data set: every seed in every fold."""
-    config = resolve_config(methods[name], base_name(card.name), budget_named(effort.budget), effort.device, overrides)
+def method_trials(
+    name: str,
+    card: Card,
+    effort: Effort,
+    overrides: Mapping[str, Any],
+    seeds: Sequence[int],
+    by_fold: Callable[[Fold], Mapping[str, Any]] = lambda fold: {},
+) -> list[Trial]:
+    """The trials of one method on one stored data set: every seed in every fold. ``by_fold``: settings that ``overrides`` override."""
+    budget, base = budget_named(effort.budget), base_name(card.name)
+    cuts = effort.cuts()
+    configs = [resolve_config(methods[name], base, budget, effort.device, {**by_fold(fold), **overrides}) for fold in cuts]
     return [
         make_trial(name, card, config, seed=seed, fold=fold, budget=effort.budget, modalities=effort.modalities)
         for seed in seeds
-        for fold in effort.cuts()
+        for fold, config in zip(cuts, configs, strict=True)
     ]
 
 

@@ -6,12 +6,15 @@ import json
 import logging
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.data.schema import Frozen
 from harness.experiments.records import Record, RecordStore, Runtime
+from harness.experiments.search import Search
+from harness.experiments.search import curve as search_curve
+from harness.experiments.study import TrialRecord
 from harness.experiments.trials import flatten
 from harness.experiments.workspace import Workspace
 from harness.files import write_atomic
@@ -182,3 +185,46 @@ def _metrics(record: Record, runtime: Runtime | None) -> Iterator[tuple[str, flo
 
 def _flat_config(config: dict[str, Any]) -> dict[str, Any]:
     return {f"config.{name}": value for name, value in flatten(config)}
+
+
+def publish_search(workspace: Workspace, search: Search, trials: Sequence[TrialRecord]) -> str:
+    """Make sure that MLflow has a run for ``search`` with a nested one for each trial; why it refuses, or an empty string.
+
+    The experiment is ``tune <data set>``. What is there already stays.
+    """
+    try:
+        client = _client(workspace.tracking_uri)
+        experiment = _experiment(client, f"tune {search.dataset}", workspace)
+        known = {run.data.tags.get("trial_key", ""): run.info.run_id for run in client.search_runs([experiment], max_results=10_000)}
+        parent = known.get(search.key) or _publish_search(client, experiment, search)
+        for trial in trials:
+            if f"{search.key}-{trial.number}" not in known:
+                _publish_trial(client, experiment, parent, search, trial)
+        return ""
+    except Exception as error:  # as in Tracker: the trials have files of their own
+        return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:200]}"
+
+
+def _publish_search(client: MlflowClient, experiment: str, search: Search) -> str:
+    tags = {"trial_key": search.key, "method": search.method, "dataset": search.dataset, "data_fingerprint": search.data}
+    tags |= {"budget": search.budget, "fold": str(search.fold), "seeds": ",".join(map(str, search.seeds))}
+    run_id = str(client.create_run(experiment, run_name=f"{search.method}-{search.key}", tags=tags).info.run_id)
+    for key, range_ in list(search.space.items())[:100]:
+        client.log_param(run_id, key, str(range_))
+    client.set_terminated(run_id)
+    return run_id
+
+
+def _publish_trial(client: MlflowClient, experiment: str, parent: str, search: Search, trial: TrialRecord) -> None:
+    from mlflow.entities import Metric, Param
+
+    tags = {"mlflow.parentRunId": parent, "trial_key": f"{search.key}-{trial.number}", "outcome": trial.outcome}
+    run_id = client.create_run(experiment, run_name=f"{search.method}-{trial.number:04d}", tags=tags).info.run_id
+    steps = search_curve(trial.runs, int(search.config["training"]["max_epochs"]))
+    metrics = [Metric("valid_loss", value, 0, step) for step, value in steps.items()]
+    if trial.objective is not None:
+        metrics.append(Metric("objective", trial.objective, 0, 0))
+    client.log_batch(run_id, params=[Param(key, str(value)[:500]) for key, value in trial.settings.items()][:100])
+    for start in range(0, len(metrics), BATCH):
+        client.log_batch(run_id, metrics=metrics[start : start + BATCH])
+    client.set_terminated(run_id)

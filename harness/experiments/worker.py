@@ -6,7 +6,7 @@ import resource
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -21,7 +21,7 @@ from harness.data.schema import Dataset, Split
 from harness.data.transforms import standardise
 from harness.errors import HarnessError
 from harness.experiments.environment import environment
-from harness.experiments.events import Advised, EpochDone, Event, Failed, Finished, Listener, Started, Warned
+from harness.experiments.events import Advised, EpochDone, Evaluated, Event, Failed, Finished, Listener, Started, Warned
 from harness.experiments.plugins import load_file
 from harness.experiments.records import Failure, Further, Predictions, Record, Runtime, Scores
 from harness.experiments.trials import Identity, Trial
@@ -40,9 +40,13 @@ class Job:
     checkpoint_seconds: float = 60.0
     plugin: Path | None = None
 
+    def run(self, report: Listener) -> Finished | Evaluated:
+        """Do the work; called on one thread."""
+        return _Session(self, report).finish()
+
 
 def attempt(job: Job, report: Listener) -> None:
-    """Run ``job`` and report how it ended: Finished or Failed, never an exception of the trial's own."""
+    """Run ``job`` and report how it ended, never an exception of the trial's own."""
     try:
         event: Event = run_trial(job, report)
     except loop.Diverged as error:
@@ -54,12 +58,12 @@ def attempt(job: Job, report: Listener) -> None:
     report(event)
 
 
-def run_trial(job: Job, report: Listener) -> Finished:
+def run_trial(job: Job, report: Listener) -> Finished | Evaluated:
     """Train, predict and score one trial on one thread."""
     if job.plugin:
         load_file(job.plugin)
     with _arithmetic(), threadpool_limits(limits=1):
-        return _Session(job, report).finish()
+        return job.run(report)
 
 
 @contextmanager
@@ -123,12 +127,8 @@ class _Session:
     def _splits(self, dataset: Dataset, config: MethodConfig) -> list[Split]:
         """What trains, what validates, and the test split before anything of it is taken away or weighted."""
         parts = splits.cut(text_encoder.tokenised(dataset, config.text_encoder), self.identity.fold)
-        train, *others = (parts[name].only(self.identity.modalities) for name in ("train", "valid", "test"))
-        scaled = [name for name in config.training.standardise if name != "text" or config.text_encoder.path is None]
-        train, valid, test = standardise(train, others, scaled)
-        if config.input_weights.where == "all":
-            train, valid = (missing.weighted(split, config.input_weights) for split in (train, valid))
-        return [train, missing.for_training(valid, config.missing, self.identity.seed, 0), test]
+        train, valid, test = (parts[name].only(self.identity.modalities) for name in ("train", "valid", "test"))
+        return prepared(train, valid, [test], config, self.identity.seed)
 
     def _further(self, method: Method, test: Split, dataset: Dataset, config: MethodConfig) -> Iterator[Further]:
         for changes, split in missing.further_tests(test, config.missing, config.input_weights, self.identity.seed):
@@ -177,6 +177,15 @@ class _Session:
             resumed_at=self.resumed_at,
             finished=datetime.now(UTC).isoformat(timespec="seconds"),
         )
+
+
+def prepared(train: Split, valid: Split, others: Sequence[Split], config: MethodConfig, seed: int) -> list[Split]:
+    """What training and validation read, then ``others``, which are standardised alike but complete and not weighted."""
+    scaled = [name for name in config.training.standardise if name != "text" or config.text_encoder.path is None]
+    train, valid, *others = standardise(train, [valid, *others], scaled)
+    if config.input_weights.where == "all":
+        train, valid = (missing.weighted(split, config.input_weights) for split in (train, valid))
+    return [train, missing.for_training(valid, config.missing, seed, 0), *others]
 
 
 def _score(dataset: Dataset, split: Split, values: torch.Tensor) -> Scores:

@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import isnan, nan
 from typing import Literal
 
 import numpy as np
 
-from harness.analysis.statistics import Comparison, Pair, compare, compare_seeds_only, holm
+from harness.analysis.statistics import (
+    PROBABLE,
+    Comparison,
+    Decomposition,
+    Pair,
+    compare,
+    compare_seeds_only,
+    decompose,
+    default_rope,
+    holm,
+    posterior_of,
+)
 from harness.experiments.papers import TableSpec
 from harness.experiments.records import Record, RecordError
 from harness.reporting.collect import Measured, Unit
 from harness.training.metrics import Metric, metrics
 
-Verdict = Literal["better", "worse", "inconclusive", "not tested"]
+Verdict = Literal["better", "worse", "equivalent", "inconclusive", "not tested"]
 
 
 @dataclass(frozen=True)
@@ -24,6 +35,7 @@ class Tested:
 
     ``main`` is the test that the design calls for, ``conditional`` the t-test over seeds that papers report, which
     holds for this test set only; both None where the rows share no finished run. ``adjusted``: Holm's p of ``main``.
+    ``rope``: half the width of the region in which a difference is none to speak of.
     """
 
     row: str
@@ -33,23 +45,33 @@ class Tested:
     main: Comparison | None
     conditional: Comparison | None
     adjusted: float = nan
+    rope: float = 0.0
 
     def verdict(self, alpha: float) -> Verdict:
-        """What the adjusted p says; ``better`` and ``worse`` in the metric's own direction."""
+        """What the adjusted p says; ``better`` and ``worse`` in the metric's own direction.
+
+        Where it finds no difference: ``equivalent`` if the posterior behind the test lies to 95 % within the region,
+        else ``inconclusive``.
+        """
         if self.main is None or isnan(self.adjusted):
             return "not tested"
-        if self.adjusted >= alpha or self.main.difference == 0:
-            return "inconclusive"
-        return "better" if (self.main.difference > 0) == metrics[self.metric].higher_is_better else "worse"
+        if self.adjusted < alpha and self.main.difference != 0:
+            return "better" if (self.main.difference > 0) == metrics[self.metric].higher_is_better else "worse"
+        known = posterior_of(self.main, self.rope)
+        return "equivalent" if known is not None and known.within >= PROBABLE else "inconclusive"
 
 
 @dataclass(frozen=True)
 class Family:
-    """All tests of one data set's table. Its size is declared: compared rows times metrics, whether or not a test could be made."""
+    """All tests of one data set's table. Its size is declared: compared rows times metrics, whether or not a test could be made.
+
+    ``sources``: by row, where the variance of its difference in the first metric comes from.
+    """
 
     reference: str | None
     why: str
     tests: tuple[Tested, ...]
+    sources: Mapping[str, Decomposition] = field(default_factory=dict)
 
     def find(self, row: str, metric: str) -> Tested | None:
         return next((test for test in self.tests if (test.row, test.metric) == (row, metric)), None)
@@ -59,14 +81,20 @@ class Family:
         return tuple(dict.fromkeys(test.row for test in self.tests))
 
 
-def compare_rows(spec: TableSpec, measured: Mapping[str, Measured], *, resamples: int, seed: int) -> Family:
-    """Tests of every measured row against the reference row; ``seed`` is the base seed of the resamples."""
+def compare_rows(spec: TableSpec, measured: Mapping[str, Measured], *, resamples: int, seed: int, span: float = 6.0) -> Family:
+    """Tests of every measured row against the reference row; ``seed`` is the base seed of the resamples.
+
+    ``span``: width of the label scale, of which the region of equivalent MAEs is a share.
+    """
     reference, why = choose_reference(spec, measured)
     if reference is None:
         return Family(None, why, ())
-    others = [row for row in measured.values() if row.name != reference]
-    tests = [test for row in others for test in _against(row, measured[reference], spec.metrics, resamples, seed)]
-    return Family(reference, why, tuple(_adjusted(tests)))
+    pairs = {row.name: _paired(row, measured[reference]) for row in measured.values() if row.name != reference}
+    tests = [test for row, paired in pairs.items() for test in _against(row, paired, spec.metrics, resamples, seed)]
+    ropes = {name: default_rope(metrics[name], span) for name in spec.metrics}
+    first = metrics[spec.metrics[0]]
+    sources = {row: decompose(first, paired.pair) for row, paired in pairs.items() if paired.pair is not None}
+    return Family(reference, why, tuple(replace(test, rope=ropes[test.metric]) for test in _adjusted(tests)), sources)
 
 
 def choose_reference(spec: TableSpec, measured: Mapping[str, Measured]) -> tuple[str | None, str]:
@@ -90,15 +118,28 @@ def choose_reference(spec: TableSpec, measured: Mapping[str, Measured]) -> tuple
     )
 
 
-def _against(row: Measured, reference: Measured, names: Sequence[str], resamples: int, seed: int) -> list[Tested]:
+@dataclass(frozen=True)
+class _Paired:
+    """The runs that a row shares with the reference: how many of how many, and their predictions; None for none."""
+
+    runs: int
+    expected: int
+    pair: Pair | None
+
+
+def _paired(row: Measured, reference: Measured) -> _Paired:
     shared = [unit for unit in row.records if unit in reference.records]
-    expected = len({*row.expected, *reference.expected})
-    if not shared:
-        return [Tested(row.name, name, 0, expected, None, None) for name in names]
-    pair = _pair(row, reference, shared)
+    return _Paired(len(shared), len({*row.expected, *reference.expected}), _pair(row, reference, shared) if shared else None)
+
+
+def _against(row: str, paired: _Paired, names: Sequence[str], resamples: int, seed: int) -> list[Tested]:
+    if paired.pair is None:
+        return [Tested(row, name, 0, paired.expected, None, None) for name in names]
     chosen: list[Metric] = [metrics[name] for name in names]
-    found = zip(names, compare(chosen, pair, resamples=resamples, seed=seed), compare_seeds_only(chosen, pair), strict=True)
-    return [Tested(row.name, name, len(shared), expected, main, conditional) for name, main, conditional in found]
+    found = compare(chosen, paired.pair, resamples=resamples, seed=seed), compare_seeds_only(chosen, paired.pair)
+    return [
+        Tested(row, name, paired.runs, paired.expected, main, conditional) for name, main, conditional in zip(names, *found, strict=True)
+    ]
 
 
 def _pair(row: Measured, reference: Measured, shared: Sequence[Unit]) -> Pair:
@@ -113,6 +154,13 @@ def _pair(row: Measured, reference: Measured, shared: Sequence[Unit]) -> Pair:
 
 
 def _same_clips(record: Record, other: Record) -> None:
+    """Raises RecordError for records of other data or of other test clips."""
+    if record.identity.data != other.identity.data:
+        raise RecordError(
+            f"the records {record.key} and {other.key} were made from different data "
+            f"(fingerprints {record.identity.data[:16]} and {other.identity.data[:16]})",
+            "They cannot be compared. Delete the folder of the one whose data is out of date and run again.",
+        )
     mine, theirs = record.predictions, other.predictions
     if (mine.ids, mine.truth) != (theirs.ids, theirs.truth):
         raise RecordError(

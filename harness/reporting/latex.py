@@ -11,7 +11,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from harness.reporting.layout import COMPARISON_HEADS, Cell, Line, comparison_rows, header
-from harness.reporting.texts import Told, caption, conditional_label, data_name, legend, notes, test_name, title
+from harness.reporting.texts import Told, caption, conditional_label, data_name, legend, notes, test_name, title, verdicts
 from harness.training.metrics import metrics
 
 _SPECIAL = str.maketrans(
@@ -96,7 +96,7 @@ def _comparisons(told: Told) -> dict[str, object] | None:
     explained = (
         f"{told.spec.title}: rows against {told.family.reference} on {data_name(told.card)}, budget '{told.budget.name}'. "
         f"Difference: row minus reference, percentages in points. p: {test_name(told)}; Holm p: adjusted in a family of "
-        f"{len(told.family.tests)} tests; t-test p: {conditional_label(told)}, unadjusted."
+        f"{len(told.family.tests)} tests; t-test p: {conditional_label(told)}, unadjusted. {verdicts(told)}"
     )
     return {
         "caption": escape(explained),

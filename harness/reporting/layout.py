@@ -56,12 +56,12 @@ def build_lines(spec: TableSpec, dataset: str, measured: Mapping[str, Measured],
 
     Best and second are marked among published lines and, apart from them, among complete measured lines.
     """
-    published = {row.name: _published(spec, row, dataset) for row in spec.rows}
+    published = {row.name: _published(spec, row, dataset) for row in spec.rows if not row.trials}
     own = {name: _measured(spec, row, family) for name, row in measured.items()}
     chosen = [metrics[name] for name in spec.metrics]
     published, own = (dict(zip(lines, mark_lines(list(lines.values()), chosen), strict=True)) for lines in (published, own))
-    pairs = [line for row in spec.rows for line in (published[row.name], own.get(row.name)) if line is not None]
-    return (*pairs, *(line for name, line in own.items() if name not in published))
+    pairs = [line for row in spec.rows for line in (published.get(row.name), own.get(row.name)) if line is not None]
+    return (*pairs, *(line for name, line in own.items() if not spec.row(name)))
 
 
 def mark_lines(lines: Sequence[Line], chosen: Sequence[Metric]) -> list[Line]:

@@ -8,7 +8,7 @@ from itertools import groupby
 from tabulate import tabulate
 
 from harness.reporting.layout import COMPARISON_HEADS, Cell, Line, comparison_rows, header
-from harness.reporting.texts import Told, caption, conditional_label, legend, notes, title
+from harness.reporting.texts import Told, caption, conditional_label, legend, notes, title, verdicts
 from harness.training.metrics import metrics
 
 _MARKS = {"": "{}", "best": "**{}**", "second": "<u>{}</u>"}
@@ -80,8 +80,7 @@ def _comparisons(told: Told) -> list[str]:
     table = tabulate(rows, COMPARISON_HEADS, tablefmt="github", disable_numparse=True, colalign=align)
     explained = (
         "Difference: row minus reference, percentages in points. p and Holm p: the test of the caption; "
-        f"t-test p: {conditional_label(told)}, unadjusted. "
-        f"The verdict follows Holm p at {told.spec.alpha:g}."
+        f"t-test p: {conditional_label(told)}, unadjusted. {verdicts(told)}"
     )
     return [f"## Comparisons with {escape(told.family.reference or '')}", escape(explained), table]
 

@@ -63,7 +63,7 @@ def render(
     """
     _check(spec, card, plan)
     measured = collect(spec.metrics, card, plan, store)
-    family = compare_rows(spec, measured, resamples=resamples, seed=seed)
+    family = compare_rows(spec, measured, resamples=resamples, seed=seed, span=card.task.high - card.task.low)
     told = Told(spec, card, budget, measured, family, resamples)
     lines = build_lines(spec, card.dataset, measured, family)
     contents = {"md": markdown(told, lines), "tex": latex(told, lines), "csv": long_form(told, lines)}

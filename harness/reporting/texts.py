@@ -11,6 +11,7 @@ from harness.experiments.papers import Row, TableSpec
 from harness.reporting.collect import Measured, Unit
 from harness.reporting.compare import Family
 from harness.reporting.layout import ABSENT, LOST, UNDEFINED
+from harness.reporting.verdicts import source_lines, verdict_rule
 from harness.training.contract import methods
 from harness.training.metrics import metrics
 from harness.training.settings import Budget
@@ -98,6 +99,11 @@ def conditional_label(told: Told) -> str:
     return f"{found.test} over seeds, conditional on {found.conditional_on}" if found else ""
 
 
+def verdicts(told: Told) -> str:
+    """What the verdicts claim, with the regions of practical equivalence."""
+    return verdict_rule(told.spec.metrics, told.spec.alpha, told.card.task.high - told.card.task.low)
+
+
 def notes(told: Told) -> list[Note]:
     """All notes that have something to say."""
     items = {
@@ -107,6 +113,9 @@ def notes(told: Told) -> list[Note]:
         "Incomplete rows": _incomplete(told),
         "Incomplete pairs": _pairs(told),
         "Tests (A: the row, B: the reference)": _test_notes(told),
+        f"Variance of the difference in {metrics[told.spec.metrics[0]].label}, by source": source_lines(
+            told.family.sources, facts(told.dataset).groups_are
+        ),
         "Cited only": [f"{row.name}: {_why_cited(row)}." for row in told.spec.rows if row.name not in told.measured],
         "Lost cells": _lost(told),
         "Rows": [text for row in told.spec.rows if (text := _row(row))],
@@ -150,6 +159,8 @@ def _effort(told: Told) -> Iterator[str]:
     yield f"Budget '{told.budget.name}': {told.budget.description}."
     if told.seeds and tuple(told.seeds) != told.spec.seeds:
         yield f"Seeds {_list(told.seeds)}; the table's file asks for {_list(told.spec.seeds)}."
+    searched = [f"{row.name} {row.trials}" for row in told.spec.rows if row.trials]
+    yield f"Trials of a search for settings, by row: {_list(searched)}; every other measured row none." if searched else ""
 
 
 def _incomplete(told: Told) -> Iterator[str]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from pydantic import Field
 from torch import Tensor, nn
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from harness.data.batches import Batch
 from harness.data.schema import Split, Task
 from harness.registry import Registry
-from harness.training.settings import InputWeights, Missing, Settings, TextEncoder, Training
+from harness.training.settings import FocalLoss, InputWeights, Missing, Settings, TaskLoss, TextEncoder, Training
 
 __all__ = ["Batch", "Inputs", "LossWeights", "Method", "MethodConfig", "Output", "Split", "Task", "Training", "methods", "register_method"]
 
@@ -57,9 +57,8 @@ class LossWeights(Settings):
 class MethodConfig(Settings):
     """Base of a method's configuration. Every field carries a description; unknown keys are errors."""
 
-    task_loss: Literal["l1", "mse", "cross_entropy"] | None = Field(
-        None, description="loss on the prediction; unset: l1 for intensities, cross_entropy for classes"
-    )
+    task_loss: TaskLoss | None = Field(None, description="loss on the prediction; unset: l1 for intensities, cross_entropy for classes")
+    focal: FocalLoss = FocalLoss()
     weights: LossWeights = LossWeights()
     training: Training = Training()
     text_encoder: TextEncoder = TextEncoder()

@@ -1,8 +1,8 @@
 """The one training loop: early stopping on validation, every clip used, every epoch resumable.
 
-Validation loss is the task loss alone, a mean over clips (not over batches) computed without shuffling, so that
-selection is neither random nor dependent on the batch size. Randomness comes from streams named by the epoch, so a
-run that stops after any epoch continues with the same bits.
+Validation loss is the task loss alone, without weights that change from epoch to epoch, a mean over clips (not over
+batches) computed without shuffling, so that selection is neither random nor dependent on the batch size. Randomness
+comes from streams named by the epoch, so a run that stops after any epoch continues with the same bits.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ from harness import seeds
 from harness.data.batches import Batch, by_length, gather, in_order, shuffled
 from harness.data.schema import Frozen, Split, Task
 from harness.errors import ConfigError, HarnessError
+from harness.nn.focal import EpochWeighted
 from harness.training import missing, text_encoder
 from harness.training.contract import Inputs, Method, MethodConfig, Output
 from harness.training.dead import GradientWatch
-from harness.training.objectives import Objective, task_objective
+from harness.training.objectives import Objective, task_objective, training_objective
 from harness.training.schedules import Schedule, make_optimiser
 from harness.training.settings import Training
 
@@ -47,11 +48,15 @@ class Epoch(Frozen):
 
 @dataclass
 class Run:
-    """All that changes while one method trains; ``state`` and ``restore`` are what a checkpoint holds."""
+    """All that changes while one method trains; ``state`` and ``restore`` are what a checkpoint holds.
+
+    ``objective`` is the loss that trains; ``selection`` is the one on validation, the same in every epoch.
+    """
 
     method: Method
     config: MethodConfig
     objective: Objective
+    selection: Objective
     optimiser: torch.optim.Optimizer
     schedule: Schedule
     seed: int
@@ -82,6 +87,7 @@ class Run:
             "method": self.method.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "schedule": self.schedule.state(),
+            "objective": self.objective.state_dict() if isinstance(self.objective, nn.Module) else {},
             "history": [epoch.model_dump() for epoch in self.history],
             "best": {"loss": self.best_loss, "epoch": self.best_epoch, "state": self.best_state},
         }
@@ -91,6 +97,8 @@ class Run:
         self.method.load_state_dict(state["method"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.schedule.restore(state["schedule"])
+        if isinstance(self.objective, nn.Module):
+            self.objective.load_state_dict(state["objective"])
         self.history = [Epoch(**epoch) for epoch in state["history"]]
         best = state["best"]
         self.best_loss, self.best_epoch, self.best_state = best["loss"], best["epoch"], best["state"]
@@ -125,11 +133,11 @@ def train(
     """
     method.fit(missing.for_training(train, config.missing, seed, 0))
     if not any(parameter.requires_grad for parameter in method.parameters()):
-        return Run(method, config, task_objective(config, task), *_nothing_to_optimise(config), seed)
+        return Run(method, config, *_objectives(config, task), *_nothing_to_optimise(config), seed)
     steps = math.ceil(len(_batches(train, config.training, seed, 0)) / config.training.accumulate)
     optimiser = make_optimiser(method, config.training)
     schedule = Schedule(optimiser, config.training, steps)
-    run = Run(method, config, task_objective(config, task), optimiser, schedule, seed)
+    run = Run(method, config, *_objectives(config, task), optimiser, schedule, seed)
     if resume is not None:
         run.restore(resume)
     forward = torch.compile(method) if config.training.compile else method
@@ -153,6 +161,12 @@ def predict(method: Method, split: Split, settings: Training) -> Tensor:
     return ordered
 
 
+def _objectives(config: MethodConfig, task: Task) -> tuple[Objective, Objective]:
+    """The loss that trains, on the device, and the one that selects."""
+    objective = training_objective(config, task)
+    return objective.to(config.training.device) if isinstance(objective, nn.Module) else objective, task_objective(config, task)
+
+
 def _nothing_to_optimise(config: MethodConfig) -> tuple[torch.optim.Optimizer, Schedule]:
     optimiser = torch.optim.SGD([nn.Parameter(torch.zeros(0))], lr=config.training.learning_rate)
     return optimiser, Schedule(optimiser, config.training, 1)
@@ -171,6 +185,8 @@ def _one_epoch(run: Run, forward: Callable[[Batch], Output], train: Split, valid
         run.best_state = copy.deepcopy(run.method.state_dict())
     run.history.append(Epoch(epoch=number, train_loss=train_loss, losses=losses, valid_loss=valid_loss, learning_rate=rate))
     run.schedule.after_epoch(valid_loss)
+    if isinstance(run.objective, EpochWeighted):
+        run.objective.end_epoch()
 
 
 def _train_epoch(run: Run, forward: Callable[[Batch], Output], train: Split, number: int) -> tuple[float, dict[str, float]]:
@@ -212,7 +228,7 @@ def _validation_loss(run: Run, forward: Callable[[Batch], Output], valid: Split)
     total = 0.0
     for batch, output in _evaluate(run.method, valid, run.settings, forward):
         assert batch.labels is not None
-        total += run.objective(output.prediction.float(), batch.labels).item()
+        total += run.selection(output.prediction.float(), batch.labels).item()
     return total / len(valid)
 
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch.nn.functional as F
 from torch import Tensor
 
 from harness.data.schema import Task
 from harness.errors import ConfigError
+from harness.nn.focal import DynamicFocal, WeightedFocal, calibrated_focal, focal
 from harness.registry import suggest
 from harness.training.contract import MethodConfig
+from harness.training.settings import FocalLoss
 
 Objective = Callable[[Tensor, Tensor], Tensor]
 
@@ -30,20 +33,36 @@ def cross_entropy(prediction: Tensor, label: Tensor) -> Tensor:
     return F.cross_entropy(prediction, label, reduction="sum")
 
 
-_BY_KIND: dict[str, dict[str, Objective]] = {
-    "regression": {"l1": l1, "mse": mse},
-    "classification": {"cross_entropy": cross_entropy},
-}
+_REGRESSION: dict[str, Objective] = {"l1": l1, "mse": mse}
 
 
 def task_objective(config: MethodConfig, task: Task) -> Objective:
-    """The loss that ``config`` names for ``task``; a regression loss on a classification task falls to its default.
+    """The loss that ``config`` names for ``task``, the same in every epoch: what selects the best one, and serves further heads.
 
-    A method whose published loss is a regression's (say, MSE) still serves classes: there cross-entropy stands in.
+    A loss of the other kind falls to the task's default if it is a regression's or the method's own default: a method that
+    is published for intensities (say, with MSE) still serves classes, and one for classes intensities.
     """
-    known = _BY_KIND[task.kind]
-    if config.task_loss is None or (task.kind == "classification" and config.task_loss in _BY_KIND["regression"]):
+    known = _REGRESSION if task.kind == "regression" else _classification(config.focal)
+    name = config.task_loss
+    if name is None or (name not in known and (name in _REGRESSION or name == type(config).model_fields["task_loss"].default)):
         return next(iter(known.values()))
-    if config.task_loss not in known:
-        raise ConfigError(f"task_loss = '{config.task_loss}' does not fit a {task.kind} task", suggest(config.task_loss, known))
-    return known[config.task_loss]
+    if name not in known:
+        raise ConfigError(f"task_loss = '{name}' does not fit a {task.kind} task", suggest(name, known))
+    return known[name]
+
+
+def training_objective(config: MethodConfig, task: Task) -> Objective:
+    """``task_objective``, or the loss with weights from the epoch before that it stands for with weights of 1 (EpochWeighted)."""
+    classes, gamma = len(task.classes), config.focal.gamma
+    if classes and config.task_loss == "weighted_focal":
+        return WeightedFocal(classes, gamma, config.focal.class_weight, "sum")
+    if classes and config.task_loss == "fldw":
+        return DynamicFocal(classes, gamma, "sum")
+    return task_objective(config, task)
+
+
+def _classification(settings: FocalLoss) -> dict[str, Objective]:
+    """Losses of classification by name, the default first."""
+    plain = partial(focal, gamma=settings.gamma, reduction="sum")
+    calibrated = partial(calibrated_focal, gamma=settings.gamma, form=settings.calibration, weight=settings.entropy_weight, reduction="sum")
+    return {"cross_entropy": cross_entropy, "focal": plain, "weighted_focal": plain, "calibrated_focal": calibrated, "fldw": plain}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -34,20 +35,25 @@ class Schedule:
 
     def __init__(self, optimiser: Optimizer, settings: Training, steps: int) -> None:
         self._by_step: LambdaLR | None = None
-        self._by_epoch: ReduceLROnPlateau | None = None
+        self._by_epoch: ReduceLROnPlateau | LambdaLR | None = None
         if settings.schedule == "cosine":
             factor = partial(cosine, total=steps * settings.max_epochs, warmup=settings.warmup)
             self._by_step = LambdaLR(optimiser, factor)
         if settings.schedule == "plateau":
             self._by_epoch = ReduceLROnPlateau(optimiser, factor=settings.plateau_factor, patience=settings.plateau_patience)
+        if settings.schedule == "milestones":
+            fallen = partial(milestones, after=settings.milestones, by=settings.milestone_factor)
+            self._by_epoch = LambdaLR(optimiser, fallen)
 
     def after_step(self) -> None:
         if self._by_step is not None:
             self._by_step.step()
 
     def after_epoch(self, valid_loss: float) -> None:
-        if self._by_epoch is not None:
+        if isinstance(self._by_epoch, ReduceLROnPlateau):
             self._by_epoch.step(valid_loss)
+        elif self._by_epoch is not None:
+            self._by_epoch.step()
 
     def state(self) -> dict[str, Any]:
         inner = self._by_step or self._by_epoch
@@ -65,3 +71,8 @@ def cosine(step: int, *, total: int, warmup: float) -> float:
     if step < rise:
         return (step + 1) / max(rise, 1.0)
     return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - rise) / max(1.0, total - rise))))
+
+
+def milestones(epochs: int, *, after: Sequence[int], by: float) -> float:
+    """Rate factor once ``epochs`` are done: ``by`` to the power of how many of the epochs ``after`` are past."""
+    return by ** sum(epoch <= epochs for epoch in after)

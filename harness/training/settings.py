@@ -6,8 +6,11 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from harness.training.ranges import tunable
+
 Share = Annotated[float, Field(ge=0, lt=1)]
 Unit = Annotated[float, Field(ge=0, le=1)]
+TaskLoss = Literal["l1", "mse", "cross_entropy", "focal", "weighted_focal", "calibrated_focal", "fldw"]
 
 
 class Settings(BaseModel):
@@ -19,22 +22,24 @@ class Settings(BaseModel):
 class Training(Settings):
     """How one trial is trained. Defaults are those of the peers' shared loop; a method states its own."""
 
-    batch_size: int = Field(32, ge=1, description="clips per batch")
+    batch_size: int = Field(32, ge=1, description="clips per batch", json_schema_extra=tunable(choices=(16, 32, 64, 128)))
     length_buckets: int = Field(1, ge=1, description="batches whose clips are sorted by length together; 1: fully random, as published")
     accumulate: int = Field(1, ge=1, description="batches per optimiser step; an incomplete last group is used, not dropped")
     accumulate_by_length: bool = Field(
         False, description="cut an optimiser step's clips into parts of like length: the same gradient, if no loss joins clips of a batch"
     )
     optimiser: Literal["adam", "adamw", "adamax", "sgd"] = "adam"
-    learning_rate: float = Field(1e-3, gt=0)
-    weight_decay: float = Field(0.0, ge=0)
+    learning_rate: float = Field(1e-3, gt=0, json_schema_extra=tunable(1e-5, 1e-2, log=True))
+    weight_decay: float = Field(0.0, ge=0, json_schema_extra=tunable(1e-6, 1e-2, log=True))
     momentum: float = Field(0.0, ge=0, lt=1, description="sgd only")
     clip_norm: float | None = Field(None, gt=0, description="largest norm of the gradient of all parameters")
     clip_value: float | None = Field(None, gt=0, description="largest absolute value of a gradient entry")
-    schedule: Literal["constant", "plateau", "cosine"] = "constant"
+    schedule: Literal["constant", "plateau", "cosine", "milestones"] = "constant"
     plateau_factor: float = Field(0.1, gt=0, lt=1)
     plateau_patience: int = Field(10, ge=0, description="epochs without a better validation loss before the rate falls")
     warmup: float = Field(0.0, ge=0, le=1, description="cosine: share of all steps with a linearly rising rate")
+    milestones: tuple[Annotated[int, Field(ge=1)], ...] = Field((), description="milestones: epochs after which the rate falls")
+    milestone_factor: float = Field(0.1, gt=0, lt=1, description="milestones: what the rate is multiplied by at each")
     max_epochs: int = Field(200, ge=1)
     patience: int = Field(8, ge=1, description="epochs without a better validation loss before training stops")
     standardise: tuple[str, ...] = Field(
@@ -45,11 +50,22 @@ class Training(Settings):
     device: Literal["cpu", "cuda"] = "cpu"
 
 
+class FocalLoss(Settings):
+    """The focal losses that ``task_loss`` may name; see harness.nn.focal."""
+
+    gamma: float = Field(2.0, ge=0, description="power of 1 - p; 0: cross-entropy, weighted where the loss weighs")
+    calibration: Literal["entropy", "margin"] = Field("entropy", description="calibrated_focal: which reading of it")
+    entropy_weight: float = Field(0.1, ge=0, description="calibrated_focal, entropy: weight of the prediction's entropy")
+    class_weight: Literal["error", "share"] = Field("error", description="weighted_focal: 2 - accuracy of a class, or its share of errors")
+
+
 class TextEncoder(Settings):
     """A pretrained text encoder that is trained with the method; the features that the data set stores for text are then not read."""
 
     path: str | None = Field(None, description="folder of a Hugging Face model, or 'minilm'; unset: the stored features, as they are")
-    learning_rate: float = Field(5e-5, gt=0, description="of the encoder; training.learning_rate is the rest's")
+    learning_rate: float = Field(
+        5e-5, gt=0, description="of the encoder; training.learning_rate is the rest's", json_schema_extra=tunable(1e-6, 1e-4, log=True)
+    )
     weight_decay: float = Field(0.0, ge=0, description="of the encoder")
     max_tokens: int = Field(50, ge=3, description="tokens per clip, start and end included; longer transcripts are cut")
     frozen_layers: int = Field(0, ge=0, description="layers that stay as they are, counted from the input")

@@ -1,0 +1,103 @@
+"""Power of a comparison: how often would its test find a difference of this size, and how many seeds would that take?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import nan, sqrt
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.special import nctdtr, nctdtrinc, stdtrit
+
+from harness.training.metrics import Floats
+
+ALPHA, POWER = 0.05, 0.8
+MOST_SEEDS = 1000
+_FAR = 30.0  # a difference of so many standard errors is always found
+_ONE_SIDED = 5.0  # further off, the wrong tail is below 1e-8, and SciPy has no digits for it
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a true difference of the size observed would take to be found with probability ``power`` at level ``alpha``.
+
+    ``seeds``: runs per system, for a claim about new clips; None where no number up to 1000 is enough. ``seeds_here``: the
+    same for a claim about this very test set. ``clips``: how many times as many test clips (and clusters) it takes with
+    any number of seeds; at most 1 where the clips at hand allow it. ``detectable``: the difference that the runs and clips
+    at hand would find. An observed difference overstates the true one where it was picked for its size: these are lower
+    bounds then.
+    """
+
+    alpha: float
+    power: float
+    seeds: int | None
+    seeds_here: int | None
+    clips: float
+    detectable: float
+
+
+def t_power(noncentrality: ArrayLike, df: ArrayLike, alpha: float = ALPHA) -> Floats:
+    """Probability that a two-sided t-test rejects; ``noncentrality``: the difference in standard errors. Broadcasts."""
+    free = np.asarray(df, dtype=np.float64)
+    far = np.minimum(np.abs(np.asarray(noncentrality, dtype=np.float64)), _FAR)
+    critical = stdtrit(free, 1 - alpha / 2)
+    other = np.where(far < _ONE_SIDED, nctdtr(free, np.minimum(far, _ONE_SIDED), -critical), 0.0)
+    power: Floats = np.asarray(1 - nctdtr(free, far, critical) + other, dtype=np.float64)
+    return power
+
+
+def plan_seeds(
+    difference: float, clip_error2: float, units: int, run_error2: float, runs: int, *, alpha: float = ALPHA, power: float = POWER
+) -> Plan:
+    """The plan for an observed ``difference`` A - B.
+
+    ``clip_error2``: what the choice of clips adds to the squared standard error, whatever the number of runs; ``units``:
+    clusters (or clips) it was estimated from. ``run_error2``: what a single run adds, estimated from ``runs`` >= 2 runs;
+    over S runs it is 1/S of that. Degrees of freedom after Satterthwaite 1946, as in the test.
+    """
+    seeds = np.arange(2, MOST_SEEDS + 1)
+    over_clips, over_runs = np.full(len(seeds), clip_error2), run_error2 / seeds
+    enough = _found(difference, over_clips, units, over_runs, seeds, alpha) >= power
+    here = _found(difference, np.zeros(len(seeds)), units, over_runs, seeds, alpha) >= power
+    return Plan(
+        alpha=alpha,
+        power=power,
+        seeds=int(seeds[enough.argmax()]) if enough.any() else None,
+        seeds_here=int(seeds[here.argmax()]) if here.any() else None,
+        clips=_clips_needed(difference, clip_error2, units, alpha, power),
+        detectable=_detectable(clip_error2, units, run_error2 / runs, runs, alpha, power),
+    )
+
+
+def _found(difference: float, over_clips: Floats, units: int, over_runs: Floats, seeds: ArrayLike, alpha: float) -> Floats:
+    """Power for squared errors over clips and over runs, elementwise."""
+    if difference == 0:
+        return np.full(len(over_clips), alpha)
+    error = np.sqrt(over_clips + over_runs)
+    ratio = abs(difference) / np.maximum(error, abs(difference) / _FAR)
+    return t_power(ratio, satterthwaite(over_clips, units - 1, over_runs, np.asarray(seeds) - 1), alpha)
+
+
+def satterthwaite(first: ArrayLike, df_first: ArrayLike, second: ArrayLike, df_second: ArrayLike) -> Floats:
+    """Degrees of freedom of the sum of two estimated variances; those of the first where both are 0."""
+    a, b = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
+    total = a + b
+    share = np.where(total > 0, a / np.where(total > 0, total, 1.0), 1.0)
+    df: Floats = 1 / (share**2 / np.asarray(df_first) + (1 - share) ** 2 / np.asarray(df_second))
+    return df
+
+
+def _clips_needed(difference: float, clip_error2: float, units: int, alpha: float, power: float) -> float:
+    """The smallest multiple of the clips at which seeds without number find the difference; NaN for no difference."""
+    if difference == 0:
+        return nan
+    if clip_error2 == 0:
+        return 0.0
+    times = np.geomspace(2 / units, 1e6, 4000)
+    enough = t_power(abs(difference) / np.sqrt(clip_error2 / times), np.maximum(times * units - 1, 1.0), alpha) >= power
+    return float(times[enough.argmax()]) if enough.any() else float("inf")
+
+
+def _detectable(clip_error2: float, units: int, over_runs: float, runs: int, alpha: float, power: float) -> float:
+    df = float(satterthwaite(clip_error2, units - 1, over_runs, runs - 1))
+    return float(nctdtrinc(df, 1 - power, stdtrit(df, 1 - alpha / 2))) * sqrt(clip_error2 + over_runs)

@@ -1,0 +1,47 @@
+"""What verdicts claim, and where the variance behind them comes from, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from math import isnan
+
+from harness.analysis.statistics import Decomposition, Plan, default_rope
+from harness.reporting.layout import number
+from harness.training.metrics import Metric, metrics
+
+
+def verdict_rule(names: Sequence[str], alpha: float, span: float) -> str:
+    """How verdicts on these metrics are reached; ``span`` is the width of the label scale."""
+    ropes = ", ".join(f"{metrics[name].label} ±{_rope(metrics[name], span)}" for name in names)
+    return (
+        f"The verdict follows Holm p at {alpha:g}; equivalent: no difference found, "
+        f"and with 95 % probability (flat prior, unadjusted) none larger than {ropes}."
+    )
+
+
+def _rope(metric: Metric, span: float) -> str:
+    rope = default_rope(metric, span)
+    return f"{100 * rope:g} points" if metric.percent else f"{rope:.3g}"
+
+
+def source_lines(sources: Mapping[str, Decomposition], groups_are: str) -> Iterator[str]:
+    """One line per compared row: shares of the variance, then what it would take to find a difference of this size."""
+    for row, found in sources.items():
+        yield f"{row}: {found.note or _shares(found, groups_are)}."
+
+
+def _shares(found: Decomposition, groups_are: str) -> str:
+    names = {"cluster": groups_are, "seed x clip": "seed × clip"}
+    shares = ", ".join(f"{names.get(part.name, part.name)} {100 * part.share:.0f} %" for part in found.parts)
+    if found.plan is None:
+        return f"{shares}; one run each: the seeds' part is not known"
+    return f"{shares}; {_needed(found.plan)}; these runs have it for {number(found.plan.detectable, metrics[found.metric])}"
+
+
+def _needed(plan: Plan) -> str:
+    """Runs and clips like these, without adjustment for other tests."""
+    if isnan(plan.clips):
+        return "no difference was observed"
+    here = f"{plan.seeds_here or 'over 1000'} seeds for these very clips"
+    needed = f"{plan.seeds} seeds" if plan.seeds else f"more clips than these, {plan.clips:.1f} times as many, whatever the seeds ({here})"
+    return f"{100 * plan.power:.0f} % power for a difference of this size takes {needed}"
