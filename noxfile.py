@@ -12,12 +12,13 @@ import nox
 ROOT = Path(__file__).parent
 # nox gives every session an environment of its own; one of several GB is enough, so this file makes and shares it.
 nox.options.default_venv_backend = "none"
-nox.options.sessions = ["lint", "tests"]
+nox.options.sessions = ["lint", "tests", "tests-slow"]
 
 ENVIRONMENT = ROOT / ".nox" / "harness"
 BIN = ENVIRONMENT / ("Scripts" if os.name == "nt" else "bin")
 EXTRAS = "text,audio,video,faces,figures,ui,dev"
 INPUTS = ("pyproject.toml", "constraints.txt")
+PARALLEL = ("--numprocesses=auto", "--dist=worksteal", "--ignore=tests/benchmarks")
 QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
 
 
@@ -36,6 +37,11 @@ def run(session: nox.Session, tool: str, *arguments: str, **variables: str) -> N
     environment(session)
     path = os.pathsep.join([str(BIN), os.environ.get("PATH", "")])
     session.run(str(BIN / tool), *arguments, env={**QUIET, "PATH": path, **variables}, external=True)
+
+
+def pytest(session: nox.Session, *arguments: str) -> None:
+    """Run tests, one thread per process."""
+    run(session, "pytest", *arguments, OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
 
 
 @nox.session(name="reproduce-mosi")
@@ -57,6 +63,12 @@ def report(session: nox.Session) -> None:
 
 
 @nox.session
+def tune(session: nox.Session) -> None:
+    """Search a method's settings on validation: nox -s tune -- iidaf mosi --trials 30."""
+    run(session, "harness", "tune", *session.posargs)
+
+
+@nox.session
 def ui(session: nox.Session) -> None:
     """Open MLflow's pages over results/mlflow.db."""
     results = Path(os.environ.get("MER_RESULTS", "results")).resolve()
@@ -66,12 +78,15 @@ def ui(session: nox.Session) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """All tests, slow ones included, a process per core; then those that measure speed, alone: nox -s tests [-- pytest options]."""
-    one_thread = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    if session.posargs:
-        return run(session, "pytest", *session.posargs, **one_thread)
-    run(session, "pytest", "--numprocesses=auto", "--dist=worksteal", "--ignore=tests/benchmarks", **one_thread)
-    run(session, "pytest", "tests/benchmarks", **one_thread)
+    """All tests but the slow ones, a process per core: nox -s tests [-- pytest options]."""
+    pytest(session, *(session.posargs or [*PARALLEL, "-m", "not slow"]))
+
+
+@nox.session(name="tests-slow")
+def tests_slow(session: nox.Session) -> None:
+    """The slow tests, a process per core; then those that measure speed, alone."""
+    pytest(session, *PARALLEL, "-m", "slow")
+    pytest(session, "tests/benchmarks", "-m", "not slow")
 
 
 @nox.session
