@@ -150,8 +150,15 @@ class Ragged:
 
     def padded(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """The clips ``rows`` padded with zeros at the end to the longest of them: (B, T, dim), and lengths (B,)."""
+        return pad_sequence(self._apart(rows), batch_first=True), self.offsets[rows + 1] - self.offsets[rows]
+
+    def _apart(self, rows: Tensor) -> list[Tensor]:
+        """The frames of each of the clips ``rows``: views of what is stored where nothing is to be applied, which saves a copy."""
+        if self.shift is None and self.gain is None:
+            ends = self.offsets[rows + 1].tolist()
+            return [self.values[start:end] for start, end in zip(self.offsets[rows].tolist(), ends, strict=True)]
         frames, lengths = self.joined(rows)
-        return pad_sequence(list(torch.split(frames, lengths.tolist())), batch_first=True), lengths
+        return list(torch.split(frames, lengths.tolist()))
 
 
 @dataclass(frozen=True)
