@@ -202,6 +202,38 @@ class TestFrames:
             Pixels().extract(tmp_path / "gone.mp4")
 
 
+class TestRealFace:
+    """With dlib itself, on the portrait that comes with matplotlib (Grace Hopper, US Navy, public domain)."""
+
+    @pytest.fixture
+    def portrait(self) -> np.ndarray:
+        pytest.importorskip("dlib", reason="extra 'faces' is not installed")
+        pytest.importorskip("matplotlib", reason="extra 'figures' is not installed")
+        from matplotlib import cbook, image
+
+        return np.asarray(image.imread(cbook.get_sample_data("grace_hopper.jpg", asfileobj=False)))
+
+    def test_it_is_found_where_it_is_and_nowhere_else(self, portrait: np.ndarray) -> None:
+        top, bottom, left, right = face_box([portrait], 0.2) or (0, 0, 0, 0)
+        assert 60 < top < 170 and 320 < bottom < 430 and 90 < left < 180 and 340 < right < 450  # from above the brows to the chin
+        assert bottom - top == right - left
+        assert face_box([portrait[350:]], 0.2) is None  # collar and coat
+
+    def test_a_mirrored_face_is_found_mirrored(self, portrait: np.ndarray) -> None:
+        _, _, left, right = face_box([portrait], 0.0) or (0, 0, 0, 0)
+        _, _, mirrored_left, mirrored_right = face_box([portrait[:, ::-1]], 0.0) or (0, 0, 0, 0)
+        near = pytest.approx(portrait.shape[1], abs=2 * 16)  # the detector's windows move in steps of 8 pixels and grow by sixths
+        assert left + mirrored_right == near and right + mirrored_left == near
+
+    def test_films_are_cropped_to_it(self, portrait: np.ndarray, tmp_path: Path) -> None:
+        path = faces.film(tmp_path / "clip.mp4", [portrait] * 4, 30, None)
+        top, bottom, left, right = face_box([portrait], 0.2) or (0, 0, 0, 0)
+        cropped = Pixels(count=2, size=32, crop="face", margin=0.2, colour=True).extract(path)
+        expected = portrait[top:bottom, left:right].mean((0, 1)) / 255
+        assert cropped.shape == (2, 32 * 32 * 3)
+        np.testing.assert_allclose(cropped.reshape(-1, 3).mean(0), expected, atol=0.05)  # lossy film, box from decoded frames
+
+
 class TestFaceCrop:
     """With a stand-in for dlib that answers from a list: its weights are not everywhere."""
 
