@@ -22,8 +22,7 @@ NAMES = [name for name in methods if methods[name].__module__.partition(".")[0] 
 
 SUBSETS = [subset for size in (1, 2, 3) for subset in combinations(MODALITIES, size)]
 DIMS = {"text": 6, "audio": 3, "vision": 4}
-# An odd number of clips: the signs of absolute errors of an even one can cancel, and no gradient is left.
-LENGTHS = {"text": [3, 7, 4, 5, 9, 2, 6], "audio": [5, 4, 11, 2, 3, 8, 6], "vision": [2, 6, 3, 17, 4, 5, 9]}
+LENGTHS = {"text": [3, 7, 4, 5, 9, 2], "audio": [5, 4, 11, 2, 3, 8], "vision": [2, 6, 3, 17, 4, 5]}
 REGRESSION = Task(kind="regression", low=-3, high=3)
 TASKS = {"regression": REGRESSION, "classification": Task(kind="classification", classes=("angry", "happy", "sad"))}
 KINDS = list(TASKS)

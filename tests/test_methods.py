@@ -97,7 +97,8 @@ def test_every_subset_of_modalities_and_every_task(name: str, modalities: tuple[
 @pytest.mark.parametrize("name", NAMES)
 def test_a_gradient_reaches_every_parameter_within_two_steps(name: str, modalities: tuple[str, ...], kind: str) -> None:
     split = some_split(kind, modalities)
-    method, batch = build_or_refusal(name, split, kind), whole(split)
+    # An odd number of clips: the signs of absolute errors of an even one can cancel, and no gradient is left.
+    method, batch = build_or_refusal(name, split, kind), gather(split, torch.arange(len(split) - 1))
     trained = [] if method is None else [parameter for parameter in method.parameters() if parameter.requires_grad]
     if method is None or not trained:
         return
