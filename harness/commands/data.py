@@ -12,6 +12,7 @@ from harness.data import checks, store
 from harness.data.catalogue import facts, known
 from harness.data.importing import import_dataset
 from harness.data.opening import open_dataset
+from harness.data.schema import Dataset
 from harness.errors import ConfigError
 from harness.reporting.card_picture import write_picture
 from harness.reporting.cards import card_text, histograms_text
@@ -28,10 +29,17 @@ def import_(name: str, files: Sequence[Path], variant: str | None, text_encoder:
     console = Console()
     console.print(card_text(dataset.card), highlight=False, markup=False, soft_wrap=True)
     console.print(
-        f"Stored as {root / dataset.card.name}. Use it: harness reproduce {dataset.card.dataset} --data {dataset.card.name}",
+        f"Stored as {root / dataset.card.name}. {_next(dataset)}",
         highlight=False,
         soft_wrap=True,
     )
+
+
+def _next(dataset: Dataset) -> str:
+    """The command that comes next; tables there are of some data sets only."""
+    if not dataset.features:
+        return f"It has no features yet: harness data extract {dataset.card.name}"
+    return f"Use it: harness run METHOD {dataset.card.name}"
 
 
 def check(name: str, strict: bool) -> None:

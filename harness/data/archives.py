@@ -83,7 +83,7 @@ def extract(archive: Path, target: Path, limits: Limits | None = None) -> Path:
             raise
         if isinstance(error, OSError) and error.errno is not None:
             raise DataError(f"{archive} cannot be unpacked to {target}: {error}", "Free some space or mend the permissions.") from error
-        raise DataError(f"{archive} is damaged: {type(error).__name__}: {error}", "Fetch it again.") from error
+        raise DataError(f"{archive} is damaged: {type(error).__name__}: {error}", "Remove it and fetch it again.") from error
     return target
 
 
@@ -134,7 +134,7 @@ def _members(archive: Path) -> Iterator[_Member]:
     elif tarfile.is_tarfile(archive):
         yield from _tar_members(archive)
     else:
-        raise DataError(f"{archive} is neither a zip nor a tar file", "Fetch it again; what came may be a web page.")
+        raise DataError(f"{archive} is neither a zip nor a tar file", "Remove it and fetch it again; what came may be a web page.")
 
 
 def _zip_members(archive: Path) -> Iterator[_Member]:

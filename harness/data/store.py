@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
@@ -66,7 +66,7 @@ def load(name: str, root: Path, *, verify: bool = False) -> Dataset:
     compares with the card's fingerprint.
     """
     folder = root / _checked(name)
-    if not (folder / CARD).is_file():
+    if not (folder / CARD).is_file() and name not in names(root):
         raise DataError(
             f"no data set '{name}' is stored in {root}",
             f"{suggest(name, names(root))} Import it: harness data import {name.partition('@')[0]} FILE.",
@@ -86,6 +86,7 @@ def load(name: str, root: Path, *, verify: bool = False) -> Dataset:
 
 def names(root: Path) -> tuple[str, ...]:
     """Names of the stored data sets, sorted."""
+    _mend(root)
     return tuple(sorted(card.parent.name for card in root.glob(f"*/{CARD}") if NAME.fullmatch(card.parent.name)))
 
 
@@ -170,6 +171,23 @@ def _swap(fresh: Path, place: Path, aside: Path) -> None:
         raise
     sync_folder(place.parent)
     shutil.rmtree(aside, ignore_errors=True)
+
+
+def _mend(root: Path) -> None:
+    """Put back data sets that a crash left aside: it struck when the old one was out of place and the new one not yet in it."""
+    if not any(map(_stranded, root.glob(".*.old"))):
+        return
+    with suppress(OSError), _one_writer(root):  # with the lock, no other process is just about to replace one
+        for aside in filter(_stranded, root.glob(".*.old")):
+            aside.rename(aside.with_name(_name(aside)))
+
+
+def _stranded(aside: Path) -> bool:
+    return aside.with_name(f".{_name(aside)}.new").exists() and not aside.with_name(_name(aside)).exists()
+
+
+def _name(aside: Path) -> str:
+    return aside.name[1 : -len(".old")]
 
 
 def _part(path: Path, read: Callable[[Path], T]) -> T:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ def read_frames(path: Path) -> np.ndarray:
     if path.suffix.lower() not in (".npy", ".csv"):
         raise DataError(f"{path} is neither .npy nor .csv", "Write one clip's features as an array (frames, features), or as a table.")
     frames = _array(path) if path.suffix.lower() == ".npy" else numbers(read_table(path), path)
-    if frames.ndim not in (1, 2) or frames.dtype.kind not in "fiub":
+    if frames.ndim not in (1, 2) or not frames.shape[-1] or frames.dtype.kind not in "fiub":
         raise DataError(f"{path} is of type {frames.dtype}, shape {frames.shape}", "Numbers (frames, features) are needed.")
     return frames if frames.ndim == 2 else frames[None, :]
 
@@ -34,10 +35,23 @@ def read_table(path: Path, header: bool | None = None) -> pd.DataFrame:
     try:
         if header is None:
             with open(path, newline="", encoding="utf-8-sig") as file:
-                header = not all(map(_is_number, next(csv.reader(file), [])))
-        return pd.read_csv(path, dtype=str, keep_default_na=False, header=0 if header else None, encoding="utf-8-sig")
-    except (ValueError, OSError, csv.Error) as error:  # pandas' parser errors are ValueErrors
-        raise DataError(f"{path} cannot be read as .csv: {error}", "Write comma-separated numbers, one row per frame, UTF-8.") from error
+                header = not all(cell.strip() in MISSING or _is_number(cell) for cell in next(csv.reader(file), []))
+        return read_cells(path, 0 if header else None)
+    except (ValueError, OSError, csv.Error, pd.errors.ParserWarning) as error:  # pandas' parser errors are ValueErrors
+        raise DataError(
+            f"{path} cannot be read as .csv: {str(error).strip()}", "Write comma-separated numbers, one row per frame, UTF-8."
+        ) from error
+
+
+def read_cells(path: Path, header: int | None = 0) -> pd.DataFrame:
+    """The table in ``path``, cells as text. pandas' errors, and a ParserWarning raised where rows have more cells than the header:
+    pandas by itself takes the first column for row names then, and all others move by one."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", pd.errors.ParserWarning)
+        try:
+            return pd.read_csv(path, dtype=str, keep_default_na=False, header=header, index_col=False, encoding="utf-8-sig")
+        except pd.errors.ParserWarning:
+            raise pd.errors.ParserWarning("its rows have more cells than its first line") from None
 
 
 def numbers(table: pd.DataFrame, path: Path) -> np.ndarray:

@@ -16,6 +16,7 @@ import pandas as pd
 
 from harness.data.catalogue import Facts
 from harness.data.schema import Ragged, Task
+from harness.data.sources.featurefiles import read_cells
 from harness.data.sources.tensors import is_tensors, load_tensors
 from harness.data.unpickle import unpickle
 from harness.errors import DataError
@@ -95,7 +96,11 @@ def open_file(path: Path) -> Opened:
             f"{path} is an archive or .npz file, which has arrays but no labels",
             "Unpack an archive. Import the label table or the pickle, and give arrays beside it: --features audio=FILE.npz:KEY.",
         )
-    if _is_text(start):
+    if start.startswith(b"\x93NUMPY"):
+        raise DataError(
+            f"{path} is an array, which has no labels", "Name it in a manifest, or give it beside a table: --features MODALITY=FOLDER."
+        )
+    if _is_text(start) or (path.suffix.lower() == ".csv" and not start.startswith(b"\x80")):  # the latter to say what is wrong with it
         return Opened(path, "table", _table(path))
     return Opened(path, "pickle", unpickle(path))
 
@@ -193,9 +198,13 @@ def _is_text(start: bytes) -> bool:
 
 def _table(path: Path) -> pd.DataFrame:
     try:
-        return pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except (ValueError, OSError) as error:  # pandas' parser errors are ValueErrors
-        raise DataError(f"{path} is not a table of comma-separated values: {error}", "Save it as CSV, UTF-8.") from error
+        table = read_cells(path)
+    except (ValueError, OSError, pd.errors.ParserWarning) as error:  # pandas' parser errors are ValueErrors
+        raise DataError(f"{path} is not a table of comma-separated values: {str(error).strip()}", "Save it as CSV, UTF-8.") from error
+    other = next((mark for mark in (";", "\t") if len(table.columns) == 1 and mark in str(table.columns[0])), "")
+    if other:
+        raise DataError(f"{path} has its cells separated by {other!r}", "Save it with commas between the cells, UTF-8.")
+    return table
 
 
 def _describe(opened: Opened) -> str:

@@ -96,7 +96,7 @@ class _Clip:
         """The label: one number, or the first of MOSEI's seven, which is the sentiment."""
         values = np.asarray(self._label)
         fits = values.dtype.kind in NUMBERS and values.size in (1, MOSEI_LABELS)
-        return float(values.ravel()[0]) if fits else self._label
+        return float(values.ravel()[0]) if fits else values.tolist()
 
 
 def _is_list(content: Any) -> bool:

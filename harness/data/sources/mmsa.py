@@ -20,10 +20,9 @@ import numpy as np
 import pandas as pd
 
 from harness.data.catalogue import Facts
-from harness.data.schema import SPLITS
 from harness.data.sources.layout import Layout, Opened, Raw, as_text, layouts, single, split_id
 from harness.data.sources.padding import trailing_zeros_off
-from harness.data.sources.part import NUMBERS, Part, filled
+from harness.data.sources.part import NUMBERS, Part, by_split, filled
 from harness.errors import DataError
 
 LABELS = {"regression": "regression_labels", "classification": "classification_labels"}
@@ -39,12 +38,13 @@ class Mmsa(Layout):
     def recognise(self, files: Sequence[Opened]) -> bool:
         if len(files) != 1 or not isinstance(files[0].content, dict):
             return False
-        parts = [files[0].content.get(split) for split in SPLITS]
-        return any(isinstance(part, dict) and "id" in part and any(key in part for key in LABELS.values()) for part in parts)
+        parts = by_split(files[0].content, files[0].path.name).values()
+        return any(isinstance(part, dict) and "id" in part and any(key in part for key in LABELS.values()) for _, part in parts)
 
     def read(self, files: Sequence[Opened], facts: Facts) -> Raw:
         where, content = files[0].path.name, files[0].content
-        parts = filled([_Part(f"{where}[{split}]", split, content[split]) for split in SPLITS if content.get(split) is not None], where)
+        found = by_split(content, where)
+        parts = filled([_Part(f"{where}[{key}]", split, part) for split, (key, part) in found.items()], where)
         cuts = [part.lengths() for part in parts]
         unused = [key for key in OF_ONE_MODALITY if any(key in part.content for part in parts)]
         return Raw(

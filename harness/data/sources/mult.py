@@ -16,10 +16,10 @@ import numpy as np
 import pandas as pd
 
 from harness.data.catalogue import Facts
-from harness.data.schema import MODALITIES, SPLITS
+from harness.data.schema import MODALITIES
 from harness.data.sources.layout import Layout, Opened, Raw, as_text, class_number, count, layouts, single
 from harness.data.sources.padding import unpad
-from harness.data.sources.part import NUMBERS, Part, filled
+from harness.data.sources.part import NUMBERS, Part, by_split, filled
 from harness.errors import DataError
 
 EMOTIONS = ("neutral", "happy", "sad", "angry")  # order of IEMOCAP's second axis
@@ -62,13 +62,14 @@ class PaddedPart(Part):
         return [numbers[row.argmax()] if row.sum() == 1 else None for row in present]
 
 
-def padded_splits(files: Sequence[Opened]) -> dict[str, dict[str, Any]]:
-    """The splits of a pickle of MulT's kind; empty if ``files`` are none."""
+def padded_splits(files: Sequence[Opened]) -> dict[str, tuple[str, dict[str, Any]]]:
+    """Split -> key and content, of a pickle of MulT's kind; empty if ``files`` are none."""
     if len(files) != 1 or files[0].kind != "pickle" or not isinstance(files[0].content, dict):
         return {}
-    found = {split: part for split in SPLITS if isinstance(part := files[0].content.get(split), dict)}
     return {
-        split: part for split, part in found.items() if "labels" in part and any(isinstance(part.get(m), np.ndarray) for m in MODALITIES)
+        split: (key, part)
+        for split, (key, part) in by_split(files[0].content, files[0].path.name).items()
+        if isinstance(part, dict) and "labels" in part and any(isinstance(part.get(m), np.ndarray | list | tuple) for m in MODALITIES)
     }
 
 
@@ -79,7 +80,7 @@ class PaddedLayout(Layout):
 
     def read(self, files: Sequence[Opened], facts: Facts) -> Raw:
         where = files[0].path.name
-        parts = filled([self.part(f"{where}[{split}]", split, files[0].content[split]) for split in padded_splits(files)], where)
+        parts = filled([self.part(f"{where}[{key}]", split, part) for split, (key, part) in padded_splits(files).items()], where)
         clips = pd.concat([_clips(part, facts) for part in parts], ignore_index=True)
         frames, notes = unpad([part.arrays for part in parts])
         kept = np.flatnonzero(clips["label"].notna())
@@ -107,7 +108,7 @@ class Mult(PaddedLayout):
     title = "pickle of MulT"
 
     def recognise(self, files: Sequence[Opened]) -> bool:
-        widths = {id_width(part) for part in padded_splits(files).values()}
+        widths = {id_width(part) for _, part in padded_splits(files).values()}
         return bool(widths) and 1 not in widths
 
 

@@ -39,7 +39,7 @@ class MultiBench(PaddedLayout):
     part = _Part
 
     def recognise(self, files: Sequence[Opened]) -> bool:
-        widths = {id_width(part) for part in padded_splits(files).values()}
+        widths = {id_width(part) for _, part in padded_splits(files).values()}
         return 1 in widths and widths <= {0, 1}
 
     def read(self, files: Sequence[Opened], facts: Facts) -> Raw:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
 
-from harness.data.schema import MODALITIES
+from harness.data.schema import MODALITIES, SPLITS
+from harness.data.sources.layout import split_name
 from harness.errors import DataError
 
 NUMBERS = "fiub"
@@ -51,6 +52,22 @@ class Part:
             form = f"an array of type {array.dtype}, shape {array.shape}" if isinstance(array, np.ndarray) else f"a {type(array).__name__}"
             raise DataError(f"{self.where}['{key}'] is {form}", "An array of numbers (clips, steps, features) is needed.")
         return np.asarray(array if array.ndim == 3 else array[:, None, :])
+
+
+def by_split(content: Mapping[Any, Any], where: str) -> dict[str, tuple[str, Any]]:
+    """Split -> its key in a pickle and what it holds, in the order of ``SPLITS``: ``dev`` and ``val`` are ``valid``.
+
+    DataError if two keys are the same split.
+    """
+    found: dict[str, tuple[str, Any]] = {}
+    for key, part in content.items():
+        split = split_name(key) if isinstance(key, str) else ""
+        if split not in SPLITS or part is None:
+            continue
+        if split in found:
+            raise DataError(f"{where} has both '{found[split][0]}' and '{key}', which are one split", "Leave one of them out.")
+        found[split] = (key, part)
+    return {split: found[split] for split in SPLITS if split in found}
 
 
 P = TypeVar("P", bound=Part)
