@@ -31,7 +31,7 @@ LAST_STATE = "reads a clip's last state, and comes near the ridge instead of bey
 SGD = "is published with SGD, which 200 steps at the common rate bring near the ridge; its own rate, .04, diverges on this task"
 SHORT = "is published with 300 epochs at a dropout of one half; 200 steps leave it near the ridge"
 MANY_LOSSES = (
-    "is trained by several losses beside the task's: after 200 steps, five seeds lie on either side of the ridge or just behind it"
+    "is trained by several losses beside the task's: after 200 steps, five seeds lie on both sides of the ridge or just behind it"
 )
 NEAR_THE_RIDGE = {
     "mfn": LAST_STATE,
