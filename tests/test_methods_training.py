@@ -30,9 +30,7 @@ NEAR_ZERO = 0.15  # mean absolute error; labels spread over [-3, 3], so a consta
 LAST_STATE = "reads a clip's last state, and comes near the ridge instead of beyond it"
 SGD = "is published with SGD, which 200 steps at the common rate bring near the ridge; its own rate, .04, diverges on this task"
 SHORT = "is published with 300 epochs at a dropout of one half; 200 steps leave it near the ridge"
-MANY_LOSSES = (
-    "is trained by several losses beside the task's: after 200 steps, five seeds lie on both sides of the ridge or just behind it"
-)
+MANY_LOSSES = "is trained by several losses beside the task's: after 200 steps, five seeds lie on both sides of the ridge or just behind it"
 NEAR_THE_RIDGE = {
     "mfn": LAST_STATE,
     "mult": LAST_STATE,
