@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import shutil
+from dataclasses import replace
 from itertools import combinations, pairwise
 from typing import Any
 
@@ -298,6 +299,21 @@ def test_gathered_clips_are_the_stored_frames_then_zeros(rows: list[int]) -> Non
             torch.testing.assert_close(batch.mean(name)[i], clip.mean(0))
     assert batch.labels is not None and split.labels is not None
     assert torch.equal(batch.labels, split.labels[rows])
+
+
+@pytest.mark.parametrize("shifted", [False, True])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_what_is_applied_to_frames_is_applied_to_padded_clips(shifted: bool, weighted: bool) -> None:
+    ragged = DATASET.features["text"]
+    if shifted:
+        ragged = replace(ragged, shift=torch.arange(ragged.dim).float(), scale=torch.full((ragged.dim,), 4.0))
+    if weighted:
+        ragged = ragged.weighted(0.5).without(torch.arange(len(ragged.values)) % 3 == 0)
+    rows = torch.tensor([4, 0, 2])
+    padded, lengths = ragged.padded(rows)
+    assert lengths.tolist() == [len(ragged.clip(row)) for row in rows.tolist()]
+    for clip, row, length in zip(padded, rows.tolist(), lengths.tolist(), strict=True):
+        assert torch.equal(clip[:length], ragged.clip(row)) and not clip[length:].any()
 
 
 def test_means_and_frames_agree_with_the_clips() -> None:
