@@ -117,7 +117,7 @@ class DLF(Decoupled):
         """Shared parts as vectors, and the focus's view of every modality's private part, its own included: (B, width) each."""
         encoders, streams = [*self.read_shared.values(), self.read_focus], [*parts.shared.values(), parts.private[self.focus]]
         *shared, own = self.ends(encoders, streams, [*self.modalities, self.focus], batch, masks)
-        seen = self.look(self.attract.values(), parts.private, [(self.focus, name) for name in self.others], masks)
+        seen = self.look(self.attract.values(), parts.private, [(self.focus, name) for name in self.others], batch, masks)
         views = self.ends(self.memory.values(), seen, [self.focus] * len(seen), batch, masks)
         return shared, {self.focus: own, **dict(zip(self.others, views, strict=True))}
 

@@ -113,12 +113,13 @@ class Decoupled(Method):
         return masks_between(pairs, batch.features, batch.lengths, self.config.causal)
 
     def look(
-        self, encoders: Iterable[nn.Module], streams: Mapping[str, Tensor], pairs: Iterable[tuple[str, str]], masks: Masks
+        self, encoders: Iterable[nn.Module], streams: Mapping[str, Tensor], pairs: Iterable[tuple[str, str]], batch: Batch, masks: Masks
     ) -> list[Tensor]:
         """What the first modality of each pair sees in the second, by the pair's encoder: (B, T, width) each."""
         embedded = {name: embed(x, self.config.positions) for name, x in streams.items()}
+        n = batch.lengths
         places = zip(encoders, pairs, strict=True)
-        return [encoder(embedded[query], embedded[key], masks[query, key]) for encoder, (query, key) in places]
+        return [encoder(embedded[query], embedded[key], masks[query, key], n[query], n[key]) for encoder, (query, key) in places]
 
     def ends(
         self, encoders: Iterable[nn.Module], streams: Iterable[Tensor], modalities: Iterable[str], batch: Batch, masks: Masks
@@ -241,7 +242,7 @@ class DMD(Decoupled):
         shared = self.ends(self.read_shared.values(), parts.shared.values(), names, batch, masks)
         streams = list(parts.private.values())
         if self.pairs:
-            seen = self.look(self.cross.values(), parts.private, self.pairs, masks)
+            seen = self.look(self.cross.values(), parts.private, self.pairs, batch, masks)
             streams = [torch.cat([x for x, (target, _) in zip(seen, self.pairs, strict=True) if target == name], dim=2) for name in names]
         return shared, self.ends(self.memory.values(), streams, names, batch, masks)
 

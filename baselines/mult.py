@@ -142,7 +142,8 @@ class MulT(Method):
 
     def _cross(self, batch: Batch, target: str, source: str, streams: dict[str, Tensor]) -> Tensor:
         to, from_ = (embed(streams[name], self.config.positions) for name in (target, source))
-        return self.cross[f"{target}_from_{source}"](to, from_, self._mask(batch, target, source))  # type: ignore[no-any-return]
+        lengths = batch.lengths[target], batch.lengths[source]
+        return self.cross[f"{target}_from_{source}"](to, from_, self._mask(batch, target, source), *lengths)  # type: ignore[no-any-return]
 
     def _remember(self, batch: Batch, name: str, joint: Tensor) -> Tensor:
         """The memory of one modality at each clip's last real step: joint (B, T, D) -> (B, D)."""

@@ -13,7 +13,7 @@ from torch import Tensor
 from harness import seeds
 from harness.data.schema import Split
 
-PART = 600  # padded steps, over all modalities, that a part of few clips costs before its first clip (MulT, one thread)
+PART = 600
 
 
 @dataclass(frozen=True)

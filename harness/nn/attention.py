@@ -16,6 +16,9 @@ from torch import Tensor, nn
 from harness.nn.dropout import Dropout
 from harness.nn.mixing import mix
 from harness.nn.recurrent import last_step
+from harness.nn.steps import Steps, packs, real_steps
+
+Packed = tuple[Steps | None, Steps | None]  # of query and source; None: padded, (B, T, D)
 
 FUSED = 64  # keys from which a CPU's fused attention, which keeps no weights, is the faster one without dropout
 
@@ -56,7 +59,9 @@ def embed(x: Tensor, positions: bool) -> Tensor:
 class Attention(nn.Module):
     """Multi-head attention: query (B, Tq, width), source (B, Tk, width), mask -> (B, Tq, width).
 
-    Starts from Xavier-uniform weights and zero biases. ``heads`` must divide ``width``.
+    Starts from Xavier-uniform weights and zero biases. ``heads`` must divide ``width``. With ``packed``, the steps of
+    query and source, either may come as rows (N, width) of real steps, and the result has the shape of the query; the
+    mask has to hide the padding.
     """
 
     def __init__(self, width: int, heads: int, dropout: float = 0.0) -> None:
@@ -67,20 +72,25 @@ class Attention(nn.Module):
         self.inward = _xavier(nn.Linear(width, 3 * width))
         self.outward = _xavier(nn.Linear(width, width))
 
-    def forward(self, query: Tensor, source: Tensor, mask: Tensor | None = None) -> Tensor:
-        p = self.dropout if self.training else 0.0
+    def forward(self, query: Tensor, source: Tensor, mask: Tensor | None = None, packed: Packed = (None, None)) -> Tensor:
         queries, pairs = self._project(query, source)
-        if query.device.type == "cuda" or (p == 0 and source.shape[1] >= FUSED):
-            mixed = self._fused(queries, pairs, mask, p)
-        else:
-            mixed = mix(queries, pairs, mask, self.heads, p)
-        return self.outward(mixed)  # type: ignore[no-any-return]
+        of_query, of_source = packed
+        whole = queries if of_query is None else of_query.pad(queries)
+        seen = pairs if pairs is None or of_source is None else of_source.pad(pairs)
+        mixed = self._mix(whole, seen, mask)
+        return self.outward(mixed if of_query is None else of_query.pack(mixed))  # type: ignore[no-any-return]
+
+    def _mix(self, queries: Tensor, pairs: Tensor | None, mask: Tensor | None) -> Tensor:
+        p, keys = self.dropout if self.training else 0.0, (queries if pairs is None else pairs).shape[1]
+        if queries.device.type == "cuda" or (p == 0 and keys >= FUSED):
+            return self._fused(queries, pairs, mask, p)
+        return mix(queries, pairs, mask, self.heads, p)
 
     def _project(self, query: Tensor, source: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Queries (B, Tq, width) and keys with values (B, Tk, 2 width); for self-attention all in one and None."""
+        """Queries (..., width) and keys with values (..., 2 width); for self-attention all in one and None."""
         if query is source:
             return self.inward(query), None
-        width, weight, bias = query.shape[2], self.inward.weight, self.inward.bias
+        width, weight, bias = query.shape[-1], self.inward.weight, self.inward.bias
         return F.linear(query, weight[:width], bias[:width]), F.linear(source, weight[width:], bias[width:])
 
     def _fused(self, queries: Tensor, pairs: Tensor | None, mask: Tensor | None, p: float) -> Tensor:
@@ -115,14 +125,14 @@ class EncoderLayer(nn.Module):
         self.feed = nn.Sequential(_xavier(nn.Linear(width, inner)), nn.ReLU(), Dropout(drop.activation), _xavier(nn.Linear(inner, width)))
         self.drop = Dropout(drop.residual)
 
-    def forward(self, query: Tensor, source: Tensor, mask: Tensor | None = None) -> Tensor:
-        """query (B, Tq, width), source (B, Tk, width); pass one tensor twice for self-attention. -> (B, Tq, width)."""
+    def forward(self, query: Tensor, source: Tensor, mask: Tensor | None = None, packed: Packed = (None, None)) -> Tensor:
+        """query (B, Tq, width), source (B, Tk, width), or as ``packed`` says; one tensor twice for self-attention. -> as query."""
         attend, feed = self.norms
         if not self.norm_first:
-            x = attend(query + self.drop(self.attention(query, source, mask)))
+            x = attend(query + self.drop(self.attention(query, source, mask, packed)))
             return feed(x + self.drop(self.feed(x)))  # type: ignore[no-any-return]
         normed = attend(query)
-        x = query + self.drop(self.attention(normed, normed if source is query else attend(source), mask))
+        x = query + self.drop(self.attention(normed, normed if source is query else attend(source), mask, packed))
         return x + self.drop(self.feed(feed(x)))  # type: ignore[no-any-return]
 
 
@@ -139,24 +149,39 @@ class Encoder(nn.Module):
         self.layers = nn.ModuleList(EncoderLayer(width, heads, 4 * width, drop) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
 
-    def forward(self, target: Tensor, source: Tensor, mask: Tensor) -> Tensor:
-        """Crossmodal: target (B, Tq, width) looks at source (B, Tk, width) -> (B, Tq, width)."""
-        x, source = self.drop(target), self.drop(source)
+    def forward(self, target: Tensor, source: Tensor, mask: Tensor, lengths: Tensor, source_lengths: Tensor) -> Tensor:
+        """Crossmodal: target (B, Tq, width) looks at source (B, Tk, width) -> (B, Tq, width), meaningless at padding.
+
+        ``lengths`` and ``source_lengths`` (B,) count each clip's real steps, which ``mask`` lets be seen alone.
+        """
+        packed = _packed(target, lengths), _packed(source, source_lengths)
+        x, source = (self.drop(_in(x, steps)) for x, steps in zip((target, source), packed, strict=True))
         for layer in self.layers:
-            x = layer(x, source, mask)
-        return self.norm(x)  # type: ignore[no-any-return]
+            x = layer(x, source, mask, packed)
+        x = self.norm(x)
+        return x if packed[0] is None else packed[0].pad(x)
 
     def last(self, x: Tensor, mask: Tensor, lengths: Tensor) -> Tensor:
         """Self-attention, read at each clip's last real step: x (B, T, width), lengths (B,) -> (B, width).
 
         The top layer computes that step only; it may look at all of its clip, causal or not.
         """
-        x = self.drop(x)
+        steps, sight = _packed(x, lengths), attention_mask(x[:, :1], x, lengths, lengths)
+        x = self.drop(_in(x, steps))
         *below, top = self.layers
         for layer in below:
-            x = layer(x, x, mask)
-        end = last_step(x, lengths)[:, None]
-        return self.norm(top(end, x, attention_mask(end, x, lengths, lengths))).squeeze(1)  # type: ignore[no-any-return]
+            x = layer(x, x, mask, (steps, steps))
+        end = (last_step(x, lengths) if steps is None else steps.last(x))[:, None]
+        return self.norm(top(end, x, sight, (None, steps))).squeeze(1)  # type: ignore[no-any-return]
+
+
+def _packed(x: Tensor, lengths: Tensor) -> Steps | None:
+    """The real steps of x (B, T, D) where it pays to compute with them alone."""
+    return real_steps(lengths, x.shape[1]) if packs(lengths) else None
+
+
+def _in(x: Tensor, steps: Steps | None) -> Tensor:
+    return x if steps is None else steps.pack(x)
 
 
 def _xavier(linear: nn.Linear) -> nn.Linear:
