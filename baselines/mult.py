@@ -97,6 +97,7 @@ class MulT(Method):
             },
         },
     }
+    separable = True
     reference = "Tsai et al. 2019, Multimodal Transformer for Unaligned Multimodal Language Sequences, ACL"
 
     def __init__(self, inputs: Inputs, task: Task, config: Config) -> None:

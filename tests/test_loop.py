@@ -107,6 +107,8 @@ def test_validation_loss_does_not_depend_on_the_batch_size(parts: Any, size: int
 class Probe(Method):
     """A linear model without randomness that notes every clip it was trained on."""
 
+    separable = True
+
     def __init__(self, inputs: Inputs, task: Task, config: MethodConfig) -> None:
         super().__init__(inputs, task, config)
         self.linear = nn.Linear(inputs.dims["text"], 1)
@@ -281,6 +283,13 @@ def test_parts_by_length_change_the_batches_and_not_the_steps(parts: Any, monkey
     given_, by_size = (one_epoch(parts, batch_size=7, accumulate=3, accumulate_by_length=flag) for flag in (False, True))
     assert given_.seen != by_size.seen and sorted(given_.seen) == sorted(by_size.seen)
     torch.testing.assert_close(by_size.linear.weight, given_.linear.weight, rtol=1e-5, atol=1e-6)
+
+
+def test_parts_by_length_are_refused_for_a_method_that_may_join_clips(parts: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Probe, "separable", False)
+    with pytest.raises(ConfigError, match="accumulate_by_length = true: Probe does not declare") as caught:
+        one_epoch(parts, accumulate_by_length=True)
+    assert "separable = True" in str(caught.value)
 
 
 DATASET: Dataset = tiny_dataset()

@@ -24,6 +24,7 @@ from helpers import (
     random_split,
     some_split,
     whole,
+    without_dropout,
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -32,6 +33,7 @@ from torch import Tensor
 
 from harness.data.batches import Batch, gather
 from harness.data.schema import MODALITIES
+from harness.nn import dropout
 from harness.training import Method, Output, methods
 from harness.training.dead import GradientWatch
 from harness.training.objectives import task_objective
@@ -73,6 +75,26 @@ def test_prediction_depends_on_its_clip_alone(name: str, lengths: list[tuple[int
     torch.testing.assert_close(predict(method, gather(split, order)), together[order], **CLOSE)
     alone = [predict(method, gather(split, torch.tensor([i]))) for i in range(len(split))]
     torch.testing.assert_close(torch.cat(alone), together, **CLOSE)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if methods[name].separable])
+def test_the_gradient_of_a_separable_method_is_the_sum_over_its_clips(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In training mode, where batch statistics would show, with nothing dropped."""
+    monkeypatch.setattr(dropout, "keep_mask", lambda like, p: (torch.ones_like(like, dtype=torch.bool), 1.0))
+    split = some_split()
+    method = without_dropout(build(name, split)).train()
+    clips = [torch.tensor([i]) for i in range(len(split))]
+
+    def gradient(parts: list[Tensor]) -> list[Tensor]:
+        loss = torch.zeros(())
+        for batch in (gather(split, part) for part in parts):
+            output = method(batch)
+            auxiliary = sum(output.losses.values(), torch.zeros(()))  # means over the batch; the task's loss is a sum
+            loss = loss + total_loss(output, batch, method, "regression") + (len(batch) - 1) * auxiliary
+        return list(torch.autograd.grad(loss, list(method.parameters()), allow_unused=True, materialize_grads=True))
+
+    for together, apart in zip(gradient([torch.cat(clips)]), gradient(clips), strict=True):
+        torch.testing.assert_close(together, apart, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", KINDS)

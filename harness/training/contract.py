@@ -70,11 +70,14 @@ class Method(nn.Module):
     """A model. Subclasses set ``Config`` and implement ``__init__`` and ``forward``; the rest has defaults.
 
     ``presets`` maps a data set's name to the configuration that was published for it (nested keys as in Config).
+    ``separable``: a batch's loss is the mean of its clips' own losses, since nothing (batch statistics, a loss between
+    clips) joins them; then a step's clips may be cut into parts at will (``training.accumulate_by_length``).
     """
 
     Config: ClassVar[type[MethodConfig]] = MethodConfig
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     reference: ClassVar[str] = ""
+    separable: ClassVar[bool] = False
 
     def __init__(self, inputs: Inputs, task: Task, config: Any) -> None:
         super().__init__()

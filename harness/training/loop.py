@@ -105,12 +105,20 @@ class Run:
 
 
 def build(kind: type[Method], inputs: Inputs, task: Task, config: MethodConfig, seed: int) -> Method:
-    """A method with weights from the stream (seed, "init"), behind its text encoder if ``config`` names one."""
+    """A method with weights from the stream (seed, "init"), behind its text encoder if ``config`` names one.
+
+    Raises ConfigError for ``accumulate_by_length`` with a method that is not ``separable``.
+    """
     encoder = text_encoder.load(config.text_encoder) if config.text_encoder.path else None
     if encoder is not None:
         inputs = Inputs({**inputs.dims, "text": text_encoder.width(encoder)})
     torch.manual_seed(seeds.derive(seed, "init"))  # after the encoder, which draws numbers while it loads
     method = kind(inputs, task, config)
+    if config.training.accumulate_by_length and not kind.separable:
+        raise ConfigError(
+            f"training.accumulate_by_length = true: {kind.__name__} does not declare that no loss or statistic joins clips of a batch",
+            "Leave it false; or, if that holds for your method, write 'separable = True' in its class.",
+        )
     whole = method if encoder is None else text_encoder.WithTextEncoder(method, encoder, config.text_encoder)
     return whole.to(config.training.device)
 

@@ -26,7 +26,7 @@ class Training(Settings):
     length_buckets: int = Field(1, ge=1, description="batches whose clips are sorted by length together; 1: fully random, as published")
     accumulate: int = Field(1, ge=1, description="batches per optimiser step; an incomplete last group is used, not dropped")
     accumulate_by_length: bool = Field(
-        False, description="cut an optimiser step's clips into parts of like length: the same gradient, if no loss joins clips of a batch"
+        False, description="cut an optimiser step's clips into parts of like length: the same gradient; for methods that are separable"
     )
     optimiser: Literal["adam", "adamw", "adamax", "sgd"] = "adam"
     learning_rate: float = Field(1e-3, gt=0, json_schema_extra=tunable(1e-5, 1e-2, log=True))
