@@ -41,6 +41,9 @@ Groups = Annotated[str, typer.Option(help="holdout: groups that train, validate 
 Methods = Annotated[str, typer.Option(help="Run the rows of these methods only (tfn,lmf); default: all that exist. Floors always run.")]
 Tuned = Annotated[bool, typer.Option("--tuned", help="Use the settings that `harness tune` found.")]
 TunedRows = Annotated[bool, typer.Option("--tuned", help="Add a row with the settings that `harness tune` found to every tuned one.")]
+Diagnose = Annotated[
+    str, typer.Option(help="best-on-test: say apart from all tables how choosing the epoch on test would flatter.", rich_help_panel="Runs")
+]
 Modalities = Annotated[str, typer.Option(help="A subset, such as text,audio; default: all the data has.")]
 
 
@@ -59,13 +62,14 @@ def reproduce(
     retry_failed: Retry = False,
     checkpoint_seconds: EverySeconds = 60.0,
     inline: Inline = False,
+    diagnose: Diagnose = "",
 ) -> None:
     """Run what a paper's tables still lack, and render them."""
     from harness.commands import running as commands
     from harness.experiments.plan import Effort
 
     effort = Effort(budget="smoke" if quick else budget, device=device)
-    how = commands.Running(workers, timeout or None, retry_failed, checkpoint_seconds, inline)
+    how = commands.Running(workers, timeout or None, retry_failed, checkpoint_seconds, inline, diagnose)
     commands.reproduce(target, data, effort, seeds or ("2" if quick else ""), methods, how, tuned)
 
 
@@ -107,6 +111,7 @@ def run(
     retry_failed: Retry = False,
     checkpoint_seconds: EverySeconds = 60.0,
     inline: Inline = False,
+    diagnose: Diagnose = "",
     explain: Annotated[bool, typer.Option("--explain", help="Say why trials would be run again; runs nothing.")] = False,
 ) -> None:
     """Run one method on one data set."""
@@ -124,7 +129,7 @@ def run(
         groups=commands.parse_groups(groups),
         modalities=chosen,
     )
-    how = commands.Running(workers, timeout or None, retry_failed, checkpoint_seconds, inline)
+    how = commands.Running(workers, timeout or None, retry_failed, checkpoint_seconds, inline, diagnose)
     commands.run(method, dataset, settings or [], effort, seeds or ("2" if quick else "1"), how, explain, tuned)
 
 

@@ -19,6 +19,7 @@ from harness.data.splits import Fold, published_folds
 from harness.data.store import data_root
 from harness.errors import ConfigError, DataError, HarnessError
 from harness.experiments import papers, runner, tracking, tuned
+from harness.experiments.diagnosis import BEST_ON_TEST
 from harness.experiments.executors import Executor, Inline, Processes
 from harness.experiments.papers import TableSpec
 from harness.experiments.plan import Effort, choose_device, interleaved, method_trials, plan_table
@@ -27,7 +28,7 @@ from harness.experiments.records import RecordStore
 from harness.experiments.runner import Outcome
 from harness.experiments.trials import Trial, budget_named, choose_modalities, explain
 from harness.experiments.workspace import Workspace
-from harness.reporting import summary
+from harness.reporting import diagnoses, summary
 from harness.reporting.progress import Progress
 from harness.reporting.tables import render
 from harness.training.contract import methods as registered
@@ -42,6 +43,11 @@ class Running:
     retry_failed: bool = False
     checkpoint_seconds: float = 60.0
     inline: bool = False
+    diagnose: str = ""
+
+    def __post_init__(self) -> None:
+        if self.diagnose not in ("", BEST_ON_TEST):
+            raise ConfigError(f"--diagnose {self.diagnose} is not known", f"Allowed: {BEST_ON_TEST}.")
 
     def executor(self) -> Executor:
         return Inline() if self.inline else Processes(self.count(), self.timeout)
@@ -65,8 +71,10 @@ def reproduce(target: str, data: str, effort: Effort, seeds: str, methods: str, 
     failed = False
     for table in tables:
         outcome = execute(interleaved(table.plan), f"{table.spec.name} {table.card.name}", workspace, running, console)
-        failed |= bool(outcome.failed)
+        failed |= bool(outcome.failed or outcome.undiagnosed)
         _render(table, effort, workspace, console)
+        if running.diagnose:
+            _diagnose(table.spec.name, table.card, table.spec.metrics, table.plan, workspace, console)
         console.print(summary.closing(outcome, workspace), highlight=False, soft_wrap=True)
     if failed:
         raise SystemExit(1)
@@ -98,8 +106,10 @@ def run(
         return
     outcome = execute(trials, f"run {card.name}", workspace, running, console, plugin)
     console.print(summary.scores(trials, workspace.store), highlight=False, markup=False, soft_wrap=True)
+    if running.diagnose:
+        _diagnose(f"run {name}", card, card.metrics, {name: trials}, workspace, console)
     console.print(summary.closing(outcome, workspace), highlight=False, soft_wrap=True)
-    if outcome.failed:
+    if outcome.failed or outcome.undiagnosed:
         raise SystemExit(1)
 
 
@@ -197,8 +207,8 @@ def _chosen(datasets: Sequence[str], data: str, item: str) -> list[str]:
 def execute(
     trials: Sequence[Trial], experiment: str, workspace: Workspace, running: Running, console: Console, plugin: Path | None = None
 ) -> Outcome:
-    options = runner.Options(data_root().resolve(), running.checkpoint_seconds, running.retry_failed, plugin)
-    waiting = runner.outstanding(trials, workspace.store, running.retry_failed)
+    options = runner.Options(data_root().resolve(), running.checkpoint_seconds, running.retry_failed, plugin, bool(running.diagnose))
+    waiting = runner.outstanding(trials, workspace.store, running.retry_failed, options.diagnose)
     total = len({trial.key for trial in trials})
     console.print(f"{experiment}: {total} trials, {total - len(waiting)} of them done before", highlight=False, soft_wrap=True)
     with Progress(waiting, total, running.count(), console) as progress:
@@ -209,6 +219,16 @@ def _render(table: _Table, effort: Effort, workspace: Workspace, console: Consol
     rendered = render(table.spec, table.card, budget_named(effort.budget), table.plan, workspace.store, workspace.tables)
     console.print(rendered.console, highlight=False, markup=False, soft_wrap=True)
     console.print("Written: " + ", ".join(str(path) for path in rendered.paths), highlight=False, markup=False, soft_wrap=True)
+
+
+def _diagnose(
+    title: str, card: Card, names: Sequence[str], plan: Mapping[str, Sequence[Trial]], workspace: Workspace, console: Console
+) -> None:
+    found = diagnoses.gather(title, card, names, plan, workspace.store)
+    stem = f"{title}_{card.name}".replace("/", "_").replace("@", "-").replace(" ", "_")
+    paths = diagnoses.write(found, workspace.root / "diagnoses", stem)
+    text = f"\n{diagnoses.console(found)}\n\n{diagnoses.LABEL}, written: {', '.join(map(str, paths))}\n"
+    console.print(text, style="yellow", highlight=False, markup=False, soft_wrap=True)
 
 
 def settle(effort: Effort, seeds: str) -> Effort:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from harness.data.schema import Frozen
-from harness.experiments.records import Failure, Record, Runtime
+from harness.experiments.records import Diagnosis, Failure, Record, Runtime
 from harness.training.loop import Epoch
 
 
@@ -61,10 +61,11 @@ class Advised:
 
 @dataclass(frozen=True)
 class Finished:
-    """A trial has its record."""
+    """A trial has its record, and where it was asked for a diagnosis."""
 
     record: Record
     runtime: Runtime
+    diagnosis: Diagnosis | None = None
 
     @property
     def key(self) -> str:

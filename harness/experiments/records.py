@@ -1,7 +1,8 @@
 """Records: what a finished trial leaves behind, immutable, complete, and checked when read.
 
 ``<root>/<key>/record.json`` holds everything that reruns reproduce bit by bit; ``runtime.json`` beside it holds times
-and memory; ``failure.json`` says why a trial has no record.
+and memory; ``failure.json`` says why a trial has no record. ``diagnosis.json`` is there where one was asked for: it is no
+part of the record, and no table reads it.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from harness.files import write_atomic
 from harness.training.loop import Epoch
 
 Scores = dict[str, float | None]
+DIAGNOSIS = "DIAGNOSIS, NOT A RESULT: scores of epochs that were not chosen by validation"
 
 
 class RecordError(HarnessError):
@@ -40,6 +42,11 @@ class Predictions(Frozen):
     def arrays(self) -> tuple[np.ndarray, np.ndarray]:
         """Predictions (N,) or (N, classes) and truth (N,), float64."""
         return np.asarray(self.values, dtype=np.float64), np.asarray(self.truth, dtype=np.float64)
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of all of it."""
+        return _checksum(self.model_dump(mode="json"))
 
 
 class Further(Frozen):
@@ -92,7 +99,21 @@ class Failure(Frozen):
     traceback: str = ""
 
 
-Stored = TypeVar("Stored", Record, Failure, Runtime)
+class Diagnosis(Frozen):
+    """Test scores after every epoch of a finished trial: ``epochs[e - 1]`` after epoch e, None where a metric is undefined.
+
+    ``predictions``: fingerprint of the record's; ``chosen``: the epoch that validation chose, 0 where nothing was trained.
+    """
+
+    format: Literal[1] = 1
+    label: str = DIAGNOSIS
+    key: str
+    predictions: str
+    chosen: int
+    epochs: tuple[Scores, ...]
+
+
+Stored = TypeVar("Stored", Record, Failure, Runtime, Diagnosis)
 
 
 class RecordStore:
@@ -125,6 +146,14 @@ class RecordStore:
 
     def failure(self, key: str) -> Failure | None:
         return _read(self.folder(key) / "failure.json", Failure)
+
+    def diagnosis(self, key: str) -> Diagnosis | None:
+        """The diagnosis of the record of ``key``; None where there is none or where it is one of other predictions."""
+        found = _read(self.folder(key) / "diagnosis.json", Diagnosis)
+        return found if found and found.key == key and found.predictions == self.get(key).predictions.fingerprint else None
+
+    def put_diagnosis(self, diagnosis: Diagnosis) -> None:
+        write_atomic(self.folder(diagnosis.key) / "diagnosis.json", _encode(diagnosis.model_dump(mode="json")))
 
     def put(self, record: Record, runtime: Runtime) -> None:
         """Store a finished trial; an earlier failure of it is removed. Raises OSError where the disk is full."""

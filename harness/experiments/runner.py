@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.errors import Stopped
+from harness.experiments.diagnosis import unlike
 from harness.experiments.events import Event, Failed, Finished, Listener, Warned
 from harness.experiments.executors import Executor
-from harness.experiments.records import RecordStore
+from harness.experiments.records import Failure, RecordStore
 from harness.experiments.tracking import Tracker
 from harness.experiments.trials import Trial
 from harness.experiments.worker import Job
@@ -18,27 +19,38 @@ from harness.experiments.workspace import Reserve, Workspace
 
 @dataclass(frozen=True)
 class Options:
-    """How to run: where data lies, how often a checkpoint is written, whether failed trials get another try."""
+    """How to run: where data lies, how often a checkpoint is written, whether failed trials get another try.
+
+    ``diagnose``: finished trials without a diagnosis are run again for it; their records stay as they are.
+    """
 
     data_root: Path
     checkpoint_seconds: float = 60.0
     retry_failed: bool = False
     plugin: Path | None = None
+    diagnose: bool = False
 
 
 @dataclass
 class Outcome:
-    """Keys of the trials of one call by what became of them."""
+    """Keys of the trials of one call by what became of them; ``undiagnosed``: they have a record but no diagnosis, as was asked."""
 
     reused: list[str] = field(default_factory=list)
     finished: list[str] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
+    undiagnosed: list[str] = field(default_factory=list)
 
 
-def outstanding(trials: Sequence[Trial], store: RecordStore, retry_failed: bool) -> list[Trial]:
-    """The trials that have to be run: no record yet, and no failure unless those are retried. Each key once."""
+def outstanding(trials: Sequence[Trial], store: RecordStore, retry_failed: bool, diagnose: bool = False) -> list[Trial]:
+    """The trials that have to be run: no record yet, and no failure unless those are retried; or no diagnosis yet. Each key once."""
     unique = {trial.key: trial for trial in trials}
-    return [trial for key, trial in unique.items() if key not in store and (retry_failed or store.failure(key) is None)]
+    return [trial for key, trial in unique.items() if _lacking(key, store, retry_failed, diagnose)]
+
+
+def _lacking(key: str, store: RecordStore, retry_failed: bool, diagnose: bool) -> bool:
+    if key in store:
+        return diagnose and store.diagnosis(key) is None
+    return retry_failed or store.failure(key) is None
 
 
 def run(trials: Sequence[Trial], workspace: Workspace, executor: Executor, tracker: Tracker, options: Options, listen: Listener) -> Outcome:
@@ -47,13 +59,13 @@ def run(trials: Sequence[Trial], workspace: Workspace, executor: Executor, track
     Raises HarnessError where the results folder cannot be written or the disk fills up.
     """
     store = workspace.store
-    waiting = outstanding(trials, store, options.retry_failed)
+    waiting = outstanding(trials, store, options.retry_failed, options.diagnose)
     keys = dict.fromkeys(trial.key for trial in trials)
     outcome = Outcome(
         reused=[key for key in keys if key in store],
         failed=[key for key in keys if key not in store and not options.retry_failed and store.failure(key)],
     )
-    jobs = [Job(trial, options.data_root, workspace.checkpoint(trial.key), options.checkpoint_seconds, options.plugin) for trial in waiting]
+    jobs = [_job(trial, workspace, options) for trial in waiting]
     with workspace.writing() as reserve:
         for key in outcome.reused:
             tracker.publish(store.get(key), store.runtime(key))
@@ -61,7 +73,14 @@ def run(trials: Sequence[Trial], workspace: Workspace, executor: Executor, track
             executor.run(jobs, _Clerk(workspace, tracker, reserve, outcome, listen))
         except KeyboardInterrupt:
             raise Stopped("stopped; finished results are kept", "The same command continues where this one stopped.") from None
+    if options.diagnose:
+        outcome.undiagnosed = [key for key in keys if key in store and store.diagnosis(key) is None]
     return outcome
+
+
+def _job(trial: Trial, workspace: Workspace, options: Options) -> Job:
+    place = workspace.checkpoint(trial.key)
+    return Job(trial, options.data_root, place, options.checkpoint_seconds, options.plugin, options.diagnose)
 
 
 @dataclass
@@ -75,16 +94,35 @@ class _Clerk:
     listen: Listener
 
     def __call__(self, event: Event) -> None:
-        if isinstance(event, Finished):
+        if isinstance(event, Finished) and event.key in self.workspace.store:
+            event = self._check(event)
+        elif isinstance(event, Finished):
             self._store(event)
-        elif isinstance(event, Failed):
+        elif isinstance(event, Failed) and event.key not in self.workspace.store:
             self.reserve.protect(lambda: self.workspace.store.put_failure(event.failure), "a failure report")
             self.outcome.failed.append(event.key)
         self.listen(event)
 
+    def _check(self, event: Finished) -> Finished | Failed:
+        """A trial that has its record was run again for its diagnosis: the record stays, and both must be the same."""
+        why = unlike(self.workspace.store.get(event.key), event.record)
+        self.workspace.checkpoint(event.key).unlink(missing_ok=True)
+        if not why:
+            self._diagnosed(event)
+            return event
+        message = f"run again for its diagnosis, the trial did not give its record again, which is kept: it {why}"
+        identity, budget = event.record.identity, event.record.budget
+        return Failed(Failure(identity=identity, budget=budget, reason="error", message=message))
+
+    def _diagnosed(self, event: Finished) -> None:
+        found = event.diagnosis
+        if found is not None:
+            self.reserve.protect(lambda: self.workspace.store.put_diagnosis(found), f"the diagnosis of trial {event.key}")
+
     def _store(self, event: Finished) -> None:
         self.reserve.protect(lambda: self.workspace.store.put(event.record, event.runtime), f"the record of trial {event.key}")
         self.outcome.finished.append(event.key)
+        self._diagnosed(event)
         self.workspace.checkpoint(event.key).unlink(missing_ok=True)
         sound = not self.tracker.problem
         self.reserve.protect(lambda: self.tracker.publish(event.record, event.runtime), "a note of what MLflow still lacks")

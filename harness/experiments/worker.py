@@ -20,10 +20,11 @@ from harness.data import splits, store
 from harness.data.schema import Dataset, Split
 from harness.data.transforms import standardise
 from harness.errors import HarnessError
+from harness.experiments import diagnosis
 from harness.experiments.environment import environment
 from harness.experiments.events import Advised, EpochDone, Evaluated, Event, Failed, Finished, Listener, Started, Warned
 from harness.experiments.plugins import load_file
-from harness.experiments.records import Failure, Further, Predictions, Record, Runtime, Scores
+from harness.experiments.records import Diagnosis, Failure, Further, Predictions, Record, Runtime, Scores
 from harness.experiments.trials import Identity, Trial
 from harness.training import dead, loop, metrics, missing, text_encoder
 from harness.training.checkpoints import Checkpoint
@@ -32,13 +33,17 @@ from harness.training.contract import Inputs, Method, MethodConfig, methods
 
 @dataclass(frozen=True)
 class Job:
-    """A trial and where its data and checkpoint lie; ``plugin`` is the user's own file that defines the method."""
+    """A trial and where its data and checkpoint lie; ``plugin`` is the user's own file that defines the method.
+
+    ``diagnose``: look at the test split after every epoch, for ``harness.experiments.diagnosis``.
+    """
 
     trial: Trial
     data_root: Path
     checkpoint: Path
     checkpoint_seconds: float = 60.0
     plugin: Path | None = None
+    diagnose: bool = False
 
     def run(self, report: Listener) -> Finished | Evaluated:
         """Do the work; called on one thread."""
@@ -87,6 +92,7 @@ class _Session:
     began: float = field(default_factory=time.monotonic)
     epoch_seconds: list[float] = field(default_factory=list)
     resumed_at: int = 0
+    watch: diagnosis.Watch | None = None
     _last: float = 0.0
 
     @property
@@ -101,8 +107,10 @@ class _Session:
         inputs = Inputs({name: train.features[name].dim for name in identity.modalities})
         method = loop.build(methods[identity.method], inputs, dataset.card.task, config, identity.seed)
         # The test split enters without labels; they are read again only to score, after the last prediction.
-        run = self._train(method, train, valid, dataset, config)
         seen = missing.at_rate(missing.weighted(test, config.input_weights), config.missing.rate, identity.seed)
+        if self.job.diagnose:
+            self.watch = diagnosis.Watch(lambda: self._twin(inputs, train, dataset, config), seen.without_labels(), config.training)
+        run = self._train(method, train, valid, dataset, config)
         values = {
             "valid": loop.predict(method, valid, config.training),
             "test": loop.predict(method, seen.without_labels(), config.training),
@@ -122,7 +130,7 @@ class _Session:
             predictions=_predictions(test, values["test"]),
             further=tuple(self._further(method, test, dataset, config)),
         )
-        return Finished(record, self._runtime())
+        return Finished(record, self._runtime(), self._diagnosis(record, dataset, test))
 
     def _splits(self, dataset: Dataset, config: MethodConfig) -> list[Split]:
         """What trains, what validates, and the test split before anything of it is taken away or weighted."""
@@ -135,12 +143,34 @@ class _Session:
             values = loop.predict(method, split.without_labels(), config.training)
             yield Further(changes=changes, test=_score(dataset, test, values), values=tuple(values.tolist()))
 
+    def _twin(self, inputs: Inputs, train: Split, dataset: Dataset, config: MethodConfig) -> Method:
+        """The method once more, before its training."""
+        twin = loop.build(methods[self.identity.method], inputs, dataset.card.task, config, self.identity.seed)
+        twin.fit(missing.for_training(train, config.missing, self.identity.seed, 0))
+        return twin
+
+    def _diagnosis(self, record: Record, dataset: Dataset, test: Split) -> Diagnosis | None:
+        if self.watch is None:
+            return None
+        found = diagnosis.conclude(record, self.watch.seen, lambda values: _score(dataset, test, values))
+        if isinstance(found, Diagnosis):
+            return found
+        self.report(Warned(self.identity.key, f"no diagnosis: {found}"))
+        return None
+
+    def _usable(self, stored: dict[str, Any] | None) -> dict[str, Any] | None:
+        """A checkpoint to continue from: of this trial, and with all that a diagnosis needs where one is asked for."""
+        if not stored or stored.get("key") != self.identity.key:
+            return None
+        return stored if self.watch is None or len(stored.get("diagnosis", ())) == len(stored["seconds"]) else None
+
     def _train(self, method: Method, train: Split, valid: Split, dataset: Dataset, config: MethodConfig) -> loop.Run:
         checkpoint = Checkpoint(self.job.checkpoint, self.job.checkpoint_seconds)
-        stored = checkpoint.read()
-        usable = stored if stored and stored.get("key") == self.identity.key else None
+        usable = self._usable(checkpoint.read())
         if usable:
             self.epoch_seconds = list(usable["seconds"])
+            if self.watch:
+                self.watch.seen = list(usable["diagnosis"])
             self.resumed_at = len(self.epoch_seconds)
         self.report(Started(self.identity.key, self.resumed_at, config.training.max_epochs))
         self._last = time.monotonic()
@@ -158,11 +188,24 @@ class _Session:
         self.report(EpochDone(self.identity.key, epoch.epoch, run.settings.max_epochs, epoch.valid_loss, seconds))
         if epoch.epoch == 1 and run.watch.unreached:
             self.report(Advised(self.identity.key, dead.warning(self.identity.method, run.watch.unreached)))
+        if self.watch:
+            self._look(self.watch, run.method)
         if checkpoint.due():
             self._save(run, checkpoint)
 
+    def _look(self, watch: diagnosis.Watch, method: Method) -> None:
+        """Diagnose this epoch; a look that fails ends the diagnosis, never the trial. Its time is no part of the epoch's."""
+        began = time.monotonic()
+        try:
+            watch.look(method)
+        except Exception as error:  # whatever a copy of the method may do
+            self.watch = None
+            self.report(Warned(self.identity.key, f"no diagnosis: {type(error).__name__}: {error}; training goes on"))
+        self._last += time.monotonic() - began
+
     def _save(self, run: loop.Run, checkpoint: Checkpoint) -> None:
         state: dict[str, Any] = {"key": self.identity.key, "run": run.state(), "seconds": self.epoch_seconds}
+        state |= {"diagnosis": self.watch.seen} if self.watch else {}
         try:
             checkpoint.write(state)
         except OSError as error:

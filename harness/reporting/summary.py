@@ -24,6 +24,8 @@ def closing(outcome: Outcome, workspace: Workspace) -> str:
     if outcome.failed:
         lines += [f"  failed    {workspace.store.folder(key)}/failure.json" for key in outcome.failed]
         lines.append("  The same command with --retry-failed runs them again.")
+    if outcome.undiagnosed:
+        lines.append(f"  {len(outcome.undiagnosed)} trials could not be diagnosed: {', '.join(outcome.undiagnosed)}")
     if pending:
         lines.append(f"  {pending} runs are not in MLflow yet: harness track")
     return "\n".join(lines)
