@@ -16,6 +16,8 @@ app = typer.Typer(
 data = typer.Typer(help="Fetch, import, check, list and show data sets.", no_args_is_help=True)
 app.add_typer(data, name="data")
 
+TARGETS = "A paper (iidaf): all its items; an item (iidaf/t3); or a data set (mosi): the tables there that compare models, no ablations."
+Target = Annotated[str, typer.Argument(help=TARGETS)]
 Budget = Annotated[str, typer.Option(help="Training effort: smoke, quick or paper.", rich_help_panel="Effort")]
 Quick = Annotated[bool, typer.Option("--quick", help="Shows that all works: 2 seeds, budget smoke.", rich_help_panel="Effort")]
 Seeds = Annotated[str, typer.Option(help="A number of seeds (5) or the seeds themselves (42,1,11).", rich_help_panel="Effort")]
@@ -49,8 +51,9 @@ Modalities = Annotated[str, typer.Option(help="A subset, such as text,audio; def
 
 @app.command()
 def reproduce(
-    target: Annotated[str, typer.Argument(help="A paper (iidaf), an item (iidaf/t3), or a data set (mosi): all its items.")],
+    target: Target,
     data: Annotated[str, typer.Option(help="Stored data set to use, such as mosi@minilm; default: the imported one, else simulated.")] = "",
+    plan: Annotated[bool, typer.Option("--plan", help="Say what would run, what exists, and how long it takes; runs nothing.")] = False,
     budget: Budget = "quick",
     quick: Quick = False,
     seeds: Seeds = "",
@@ -70,12 +73,16 @@ def reproduce(
 
     effort = Effort(budget="smoke" if quick else budget, device=device)
     how = commands.Running(workers, timeout or None, retry_failed, checkpoint_seconds, inline, diagnose)
+    if plan:
+        from harness.commands import planning
+
+        return planning.show_plan(target, data, effort, seeds or ("2" if quick else ""), methods, how, tuned)
     commands.reproduce(target, data, effort, seeds or ("2" if quick else ""), methods, how, tuned)
 
 
 @app.command()
 def report(
-    target: Annotated[str, typer.Argument(help="A paper, an item or a data set, as for `reproduce`.")],
+    target: Target,
     data: Annotated[str, typer.Option(help="Stored data set, as for `reproduce`.")] = "",
     budget: Budget = "quick",
     seeds: Seeds = "",
@@ -179,6 +186,16 @@ def tune(
 
 def _names(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+@app.command("new-table")
+def new_table(
+    name: Annotated[str, typer.Argument(metavar="PAPER/ITEM", help="Where it goes: mine/t1 is reports/mine/t1.toml.")],
+) -> None:
+    """Write a table file to fill in: every key with a comment, valid as it stands."""
+    from harness.commands import tablefiles
+
+    tablefiles.new_table(name)
 
 
 @app.command("list")

@@ -13,10 +13,12 @@ from scipy.stats import pearsonr
 from harness.data.schema import Task
 from harness.errors import ConfigError, DataError
 from harness.seeds import generator
+from harness.training import by_class
 from harness.training.metrics import default_metrics, metrics, score
 
 INTENSITY = ("mae", "corr", "acc2_nonneg", "acc2_nonzero", "f1_nonneg", "f1_nonzero", "acc7", "acc5", "acc3")
 CLASSES = ("accuracy", "uar", "f1_weighted", "f1_macro")
+BY_CLASS = tuple(f"{name}_{number}" for name in ("recall", "f1") for number in range(by_class.CLASSES))
 # quarters hit every tie (.5, 1.5, 2.5), every bound and 0, and are exact in binary
 QUARTERS = st.integers(-16, 16).map(lambda n: n / 4)
 
@@ -281,5 +283,30 @@ def test_default_metrics_fit_the_task():
 
 
 def test_every_metric_carries_its_own_name():
-    assert [metrics[name].name for name in metrics] == sorted(INTENSITY + CLASSES)
+    assert [metrics[name].name for name in metrics] == sorted(INTENSITY + CLASSES + BY_CLASS)
     assert [name for name in metrics if not metrics[name].higher_is_better] == ["mae"]
+
+
+# ---- one class
+
+
+@given(labels())
+def test_recall_and_f1_of_a_class_are_scikit_learns(clips: tuple[np.ndarray, np.ndarray]) -> None:
+    prediction, truth = clips
+    for number in range(5):
+        found = {name: metrics[f"{name}_{number}"].score(prediction, truth) for name in ("recall", "f1")}
+        expected = sk.precision_recall_fscore_support(truth, prediction, labels=[number], zero_division=np.nan)
+        recall, f1 = expected[1][0], expected[2][0]
+        assert found["recall"] == pytest.approx(recall, nan_ok=True)
+        assert found["f1"] == pytest.approx(f1 if number in {*prediction, *truth} else np.nan, nan_ok=True)
+
+
+def test_metrics_of_a_class_read_scores_of_several_systems() -> None:
+    scores, truth = rng().normal(size=(3, 40, 4)), rng().integers(0, 4, 40)
+    guesses = scores.argmax(-1)
+    for number in range(4):
+        found = metrics[f"f1_{number}"].scores(scores, truth)
+        assert found == pytest.approx([sk.f1_score(truth, guess, labels=[number], average="macro") for guess in guesses])
+        recalls = metrics[f"recall_{number}"].scores(scores, truth)
+        assert recalls == pytest.approx([sk.recall_score(truth, guess, labels=[number], average="macro") for guess in guesses])
+    assert np.isnan(metrics["recall_9"].scores(scores, truth)).all()

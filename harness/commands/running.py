@@ -13,7 +13,7 @@ from rich.console import Console
 
 from harness.data.catalogue import facts
 from harness.data.checks import examine_folds
-from harness.data.opening import base_name, need_features, open_dataset
+from harness.data.opening import base_name, is_there, need_features, open_dataset
 from harness.data.schema import Card, Dataset
 from harness.data.splits import Fold, published_folds
 from harness.data.store import data_root
@@ -26,6 +26,7 @@ from harness.experiments.plan import Effort, choose_device, interleaved, method_
 from harness.experiments.plugins import load_file
 from harness.experiments.records import RecordStore
 from harness.experiments.runner import Outcome
+from harness.experiments.schemes import Scheme
 from harness.experiments.trials import Trial, budget_named, choose_modalities, explain
 from harness.experiments.workspace import Workspace
 from harness.reporting import diagnoses, summary
@@ -57,7 +58,9 @@ class Running:
 
 
 @dataclass(frozen=True)
-class _Table:
+class Planned:
+    """A table of the target on one stored data set, and the trials that it needs."""
+
     spec: TableSpec
     card: Card
     plan: Mapping[str, Sequence[Trial]]
@@ -67,7 +70,7 @@ def reproduce(target: str, data: str, effort: Effort, seeds: str, methods: str, 
     """Run what the tables of ``target`` lack, then render them. Exit code 1 where a trial failed."""
     console, workspace = Console(), Workspace.default()
     effort = settle(effort, seeds)
-    tables = _tables(target, data, effort, methods, console, workspace.root if tuned_too else None)
+    tables = planned(target, data, effort, methods, console, workspace.root if tuned_too else None)
     failed = False
     for table in tables:
         outcome = execute(interleaved(table.plan), f"{table.spec.name} {table.card.name}", workspace, running, console)
@@ -84,7 +87,7 @@ def report(target: str, data: str, effort: Effort, seeds: str, methods: str, tun
     """Render the tables of ``target`` from the records that exist."""
     console, workspace = Console(), Workspace.default()
     effort = settle(effort, seeds)
-    for table in _tables(target, data, effort, methods, console, workspace.root if tuned_too else None):
+    for table in planned(target, data, effort, methods, console, workspace.root if tuned_too else None):
         _render(table, effort, workspace, console)
 
 
@@ -125,39 +128,72 @@ def track() -> None:
         )
 
 
-def _tables(target: str, data: str, effort: Effort, methods: str, console: Console, tuned_root: Path | None) -> list[_Table]:
+def planned(target: str, data: str, effort: Effort, methods: str, console: Console, tuned_root: Path | None) -> list[Planned]:
     """The tables of ``target``; the option ``--data`` replaces the data set whose variant it is and leaves the others out.
 
-    With ``tuned_root``, the results folder, rows that were tuned have a second one with the settings that were found.
+    Of several tables, those whose data set is not there are left out, and that is said. With ``tuned_root``, the results
+    folder, rows that were tuned have a second one with the settings that were found.
     """
-    found, chosen = [], [name.strip() for name in methods.split(",") if name.strip()]
+    chosen = [name.strip() for name in methods.split(",") if name.strip()]
     specs, all_datasets = zip(*papers.select(target), strict=True)
-    for spec, datasets in zip(papers.only(specs, chosen) if chosen else specs, all_datasets, strict=True):
-        for dataset in _chosen(datasets, data, spec.name):
-            opened, cut_up = open_checked(dataset, effort, console)
-            card = opened.card
-            if card.simulated:
-                console.print(
-                    f"The inputs are [bold]SIMULATED[/bold] ({card.name}): no number below says anything about real clips.",
-                    highlight=False,
-                    soft_wrap=True,
-                )
-            measured = papers.present(spec, list(card.modalities), card.name)
-            if tuned_root is not None:
-                measured = _with_tuned_rows(measured, card, cut_up, tuned_root, console)
-            found.append(_Table(measured, card, plan_table(measured, card, cut_up)))
+    specs = tuple(papers.only(specs, chosen)) if chosen else specs
+    wanted = [(spec, dataset) for spec, datasets in zip(specs, all_datasets, strict=True) for dataset in _chosen(datasets, data)]
+    if not wanted:
+        known = sorted({name for datasets in all_datasets for name in datasets})
+        raise ConfigError(
+            f"--data {data}: {target} has no such data set", f"It has {', '.join(known)}, and variants such as {known[0]}@NAME."
+        )
+    there = [(spec, dataset) for spec, dataset in wanted if len(wanted) == 1 or _is_there(spec, dataset, console)]
+    cards: dict[tuple[str, tuple[Scheme, ...]], Card] = {}
+    found = []
+    for spec, dataset in there or wanted[:1]:  # where none is there, the first one's error says what to do
+        place = (dataset, spec.protocol)
+        if place not in cards:
+            cards[place] = _checked_card(dataset, spec, effort, console)
+        found.append(_planned(spec, cards[place], effort, console, tuned_root))
     return found
 
 
-def open_checked(name: str, effort: Effort, console: Console) -> tuple[Dataset, Effort]:
-    """A stored data set, and ``effort`` with the folds that it ships, where those are asked for.
+def _chosen(datasets: Sequence[str], data: str) -> Sequence[str]:
+    return datasets if not data else [data] if base_name(data) in datasets else []
+
+
+def _is_there(spec: TableSpec, dataset: str, console: Console) -> bool:
+    there = is_there(dataset, data_root())
+    if not there:
+        text = f"{spec.name} is left out: {facts(base_name(dataset)).title} ({dataset}) was not imported, and it has no simulated form"
+        console.print(text, style="yellow", highlight=False, markup=False, soft_wrap=True)
+    return there
+
+
+def _checked_card(dataset: str, spec: TableSpec, effort: Effort, console: Console) -> Card:
+    """The card of a stored data set that can be cut by every protocol of the table."""
+    opened, _ = open_checked(dataset, effort, console, [fold for scheme in spec.protocol for fold in scheme.cuts()])
+    if opened.card.simulated:
+        console.print(
+            f"The inputs are [bold]SIMULATED[/bold] ({opened.card.name}): no number below says anything about real clips.",
+            highlight=False,
+            soft_wrap=True,
+        )
+    return opened.card
+
+
+def _planned(spec: TableSpec, card: Card, effort: Effort, console: Console, tuned_root: Path | None) -> Planned:
+    measured = papers.present(spec, list(card.modalities), card.name)
+    if tuned_root is not None:
+        measured = _with_tuned_rows(measured, card, effort, tuned_root, console)
+    return Planned(measured, card, plan_table(measured, card, effort))
+
+
+def open_checked(name: str, effort: Effort, console: Console, cuts: Sequence[Fold] | None = None) -> tuple[Dataset, Effort]:
+    """A stored data set, and ``effort`` with the folds that it ships, where those are asked for. ``cuts`` replace those of ``effort``.
 
     Says what the checks find. DataError, before anything is run, where the data cannot be cut so or must not be trained on.
     """
     dataset = need_features(open_dataset(name, data_root()))
     if effort.protocol == "published" and not effort.folds:
         effort = effort.model_copy(update={"folds": published_folds(dataset)})
-    found = examine_folds(dataset, facts(dataset.card.dataset), effort.cuts())
+    found = examine_folds(dataset, facts(dataset.card.dataset), effort.cuts() if cuts is None else cuts)
     for finding in found:
         if finding.severity != "notice":
             console.print(str(finding), style="yellow", highlight=False, markup=False, soft_wrap=True)
@@ -178,6 +214,11 @@ def _tuned_settings(name: str, card: Card, effort: Effort, workspace: Workspace,
 def _with_tuned_rows(spec: TableSpec, card: Card, effort: Effort, root: Path, console: Console) -> TableSpec:
     """``spec`` with a tuned row below each one that was tuned as it stands; rows of ablations have settings of their own."""
     presets = {}
+    fold, *others = [fold for scheme in spec.protocol for fold in scheme.cuts()]
+    if others:
+        text = f"{spec.name}: no tuned rows, since a preset is of one cut of the data and this table has {1 + len(others)}."
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
+        return spec
     for row in spec.rows:
         if row.method and row.method in registered and not row.config:
             found, remark = tuned.find(root, row.method, card, choose_modalities(card, row.modalities or effort.modalities))
@@ -186,22 +227,12 @@ def _with_tuned_rows(spec: TableSpec, card: Card, effort: Effort, root: Path, co
             else:
                 _say_preset(found, remark, console)
                 presets[row.name] = found
-    return tuned.with_tuned_rows(spec, presets, effort.cuts()[0])
+    return tuned.with_tuned_rows(spec, presets, fold)
 
 
 def _say_preset(found: tuned.Tuned, remark: str, console: Console) -> None:
     text = f"{found.method}, tuned: {found.said()}" + (f"; {remark}" if remark else "")
     console.print(text, style="yellow" if remark else None, highlight=False, markup=False, soft_wrap=True)
-
-
-def _chosen(datasets: Sequence[str], data: str, item: str) -> list[str]:
-    if not data:
-        return list(datasets)
-    if base_name(data) not in datasets:
-        raise ConfigError(
-            f"--data {data}: {item} has no such data set", f"It has {', '.join(datasets)}, and variants such as {datasets[0]}@NAME."
-        )
-    return [data]
 
 
 def execute(
@@ -215,7 +246,7 @@ def execute(
         return runner.run(trials, workspace, running.executor(), tracking.Tracker(workspace, experiment), options, progress)
 
 
-def _render(table: _Table, effort: Effort, workspace: Workspace, console: Console) -> None:
+def _render(table: Planned, effort: Effort, workspace: Workspace, console: Console) -> None:
     rendered = render(table.spec, table.card, budget_named(effort.budget), table.plan, workspace.store, workspace.tables)
     console.print(rendered.console, highlight=False, markup=False, soft_wrap=True)
     console.print("Written: " + ", ".join(str(path) for path in rendered.paths), highlight=False, markup=False, soft_wrap=True)

@@ -34,6 +34,12 @@ def open_dataset(name: str, root: Path) -> Dataset:
     return store.load(stored or name, root)
 
 
+def is_there(name: str, root: Path) -> bool:
+    """Whether ``open_dataset`` would find something under ``root``; ConfigError where the data set is unknown."""
+    known = facts(base_name(name))
+    return store.resolve(name, root) is not None or (bool(known.simulated) and name in (known.name, simulated_name(known.name)))
+
+
 def _with_simulated_form(known: Facts, root: Path) -> Facts:
     if known.simulated:
         return known

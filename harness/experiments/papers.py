@@ -2,6 +2,7 @@
 
 Published numbers stand in the file as the paper prints them (80.8 per cent, 0.722), trailing zeros included; a cell is
 a number, or ``{ mean = 83.8, std = 0.34, dagger = true }``. A cell that is absent is one that the paper does not print.
+``docs/tables.md`` describes all keys.
 """
 
 from __future__ import annotations
@@ -18,8 +19,12 @@ from pydantic import Field, ValidationError, field_validator
 from harness.data import catalogue
 from harness.data.schema import Frozen
 from harness.errors import ConfigError
+from harness.experiments.schemes import Scheme
 from harness.registry import suggest
-from harness.training.metrics import Metric, metrics
+from harness.training.by_class import metrics
+from harness.training.metrics import Metric
+
+Kind = Literal["comparison", "ablation", "robustness"]
 
 
 class Published(Frozen):
@@ -84,13 +89,15 @@ class TableSpec(Frozen):
     paper: str
     item: str
     title: str = Field(min_length=1)
+    kind: Kind = Field("comparison", description="a data set as target selects comparisons alone")
     caption: str = ""
     citation: str = Field("", description="the paper")
     source: str = Field("", description="where in the paper, and how it was transcribed")
     datasets: tuple[str, ...] = Field(min_length=1)
     metrics: tuple[str, ...] = Field(min_length=1, description="canonical names, in the order of the columns")
     seeds: tuple[int, ...] = Field(min_length=1)
-    protocol: Literal["official"] = "official"
+    heads: dict[str, str] = Field(default_factory=dict, description="metric -> head of its column, where the paper has another name")
+    protocol: tuple[Scheme, ...] = Field((Scheme(),), min_length=1, description="a kind, a table of keys, or several side by side")
     reference: str | None = Field(None, description="row that others are tested against; unset or without runs: the best measured row")
     alpha: float = Field(0.05, gt=0, lt=1)
     floors: tuple[str, ...] = Field(("majority", "ridge"), description="methods that stand in every table, under their own names")
@@ -98,10 +105,21 @@ class TableSpec(Frozen):
     findings: tuple[Finding, ...] = ()
     holes: tuple[Hole, ...] = ()
 
+    @field_validator("protocol", mode="before")
+    @classmethod
+    def _side_by_side(cls, value: Any) -> Any:
+        """``"official"`` and ``{ kind = "official" }`` are lists of one."""
+        one = {"kind": value} if isinstance(value, str) else value
+        return [one] if isinstance(one, dict | Scheme) else one
+
     @property
     def name(self) -> str:
         """``paper/item``, as users type it."""
         return f"{self.paper}/{self.item}"
+
+    def label(self, metric: str) -> str:
+        """What the column of ``metric`` is called."""
+        return self.heads.get(metric, metrics[metric].label)
 
     def row(self, name: str) -> Row | None:
         return next((row for row in self.rows if row.name == name), None)
@@ -145,29 +163,34 @@ def cited(spec: TableSpec, rows: Sequence[str], why: str) -> TableSpec:
 # ---- where the files are
 
 
-def reports_root() -> Path:
-    """The folder of the papers: ``./reports``, else the copy in the installed package, else the source checkout's.
+def roots() -> list[Path]:
+    """The folders that hold tables: ``./reports``, then the papers' own, in the installed package or in the source checkout.
 
-    Raises ConfigError where none of them holds a table.
+    Raises ConfigError where none of them holds any.
     """
     package = Path(__file__).parents[1]
-    places = (Path("reports"), package / "_reports", package.parent / "reports")
-    for place in places:
-        if any(place.glob("*/*.toml")):
-            return place
-    raise ConfigError("no table files were found (looked for reports/<paper>/<item>.toml)", "Run from the project's root folder.")
+    found = [place for place in (Path("reports"), package / "_reports", package.parent / "reports") if any(place.glob("*/*.toml"))]
+    if not found:
+        raise ConfigError("no table files were found (looked for reports/<paper>/<item>.toml)", "Run from the project's root folder.")
+    return found
+
+
+def files() -> dict[tuple[str, str], Path]:
+    """(paper, item) -> its file, sorted; of two files of one name the working folder's counts."""
+    found = {(path.parent.name, path.stem): path for root in reversed(roots()) for path in root.glob("*/*.toml")}
+    return dict(sorted(found.items()))
 
 
 def items() -> list[tuple[str, str]]:
     """(paper, item) of every table file, sorted."""
-    return sorted((path.parent.name, path.stem) for path in reports_root().glob("*/*.toml"))
+    return list(files())
 
 
 def select(target: str) -> list[tuple[TableSpec, tuple[str, ...]]]:
     """The tables that ``target`` names, each with the data sets to render it for.
 
-    ``iidaf``: all items of a paper; ``iidaf/t3``: one item; ``mosi``: all items with that data set, for it alone.
-    Raises ConfigError for anything else, with the nearest name.
+    ``iidaf``: all items of a paper; ``iidaf/t3``: one item; ``mosi``: the comparisons with that data set, for it alone; their
+    ablations and robustness tables are selected by paper or item. Raises ConfigError for anything else, with the nearest name.
     """
     known = items()
     if "/" in target:
@@ -177,11 +200,18 @@ def select(target: str) -> list[tuple[TableSpec, tuple[str, ...]]]:
     if target in {paper for paper, _ in known}:
         return [(spec, spec.datasets) for spec in (load(*place) for place in known if place[0] == target)]
     specs = [load(*place) for place in known]
-    with_it: list[tuple[TableSpec, tuple[str, ...]]] = [(spec, (target,)) for spec in specs if target in spec.datasets]
-    if not with_it:
+    having = [spec for spec in specs if target in spec.datasets]
+    if not having:
         targets = {*(paper for paper, _ in known), *(spec.name for spec in specs), *(name for spec in specs for name in spec.datasets)}
         raise ConfigError(f"there is no paper, table or data set with tables called '{target}'", suggest(target, targets))
-    return with_it
+    comparisons = [spec for spec in having if spec.kind == "comparison"]
+    if not comparisons:
+        named = ", ".join(spec.name for spec in having)
+        raise ConfigError(
+            f"no table that compares models has the data set '{target}': a data set selects comparisons alone",
+            f"Name an item that has it ({named}), or a paper for all of its items.",
+        )
+    return [(spec, (target,)) for spec in comparisons]
 
 
 # ---- reading one file
@@ -189,9 +219,10 @@ def select(target: str) -> list[tuple[TableSpec, tuple[str, ...]]]:
 
 def load(paper: str, item: str) -> TableSpec:
     """The table ``reports/<paper>/<item>.toml``; ConfigError naming file, key and value where it is not valid."""
-    if (paper, item) not in items():
-        raise ConfigError(f"there is no table called '{paper}/{item}'", suggest(f"{paper}/{item}", map("/".join, items())))
-    return read(reports_root() / paper / f"{item}.toml")
+    known = files()
+    if (paper, item) not in known:
+        raise ConfigError(f"there is no table called '{paper}/{item}'", suggest(f"{paper}/{item}", map("/".join, known)))
+    return read(known[paper, item])
 
 
 def read(path: Path) -> TableSpec:
@@ -272,6 +303,11 @@ class _Check:
         for key, values in {"datasets": spec.datasets, "metrics": spec.metrics, "seeds": spec.seeds, "floors": spec.floors}.items():
             self.once(key, values)
         self.once("rows.name", [*self.names, *spec.floors])
+        self.known("heads", spec.heads, spec.metrics, "metric of this table")
+        self.once("heads", spec.heads.values())
+        self.once("protocol.name", [scheme.label for scheme in spec.protocol])
+        for scheme in spec.protocol:
+            self.scheme(scheme)
         self.known("reference", [spec.reference] if spec.reference else [], self.names, "row")
         for row in spec.rows:
             self.row(row)
@@ -293,6 +329,17 @@ class _Check:
         for value, count in Counter(values).items():
             if count > 1:
                 self.fail(key, value, "stands there twice", "Remove one, or rename it (a row cannot have the name of a floor).")
+
+    def scheme(self, scheme: Scheme) -> None:
+        try:
+            scheme.cuts()
+        except ConfigError as error:
+            self.fail(
+                "protocol", scheme.described, error.problem, "Keys: kind, name, folds, repeats, groups, validation; see docs/tables.md."
+            )
+        same = [other.label for other in self.spec.protocol if other.cuts() == scheme.cuts()]
+        if len(same) > 1:
+            self.fail("protocol", " and ".join(same), "these are the same cuts of the data", "Remove one.")
 
     def row(self, row: Row) -> None:
         key = f"rows '{row.name}'.published"

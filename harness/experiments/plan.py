@@ -12,6 +12,7 @@ from harness.data.schema import Card, Frozen
 from harness.data.splits import Fold, folds
 from harness.errors import ConfigError
 from harness.experiments.papers import Row, TableSpec
+from harness.experiments.schemes import Scheme
 from harness.experiments.trials import Trial, budget_named, make_trial, resolve_config
 from harness.training.contract import methods
 
@@ -32,6 +33,11 @@ class Effort(Frozen):
     def cuts(self) -> list[Fold]:
         """Every fold that is asked for; ConfigError where the options do not fit together."""
         return folds(self.folds, self.repeats, self.protocol, validation=self.validation, groups=self.groups)
+
+    def under(self, scheme: Scheme) -> Effort:
+        """The same effort on the cuts of ``scheme``."""
+        stated = {"protocol": scheme.kind, **scheme.model_dump(include={"folds", "repeats", "validation", "groups"})}
+        return self.model_copy(update=stated)
 
 
 def method_trials(
@@ -54,11 +60,19 @@ def method_trials(
 
 
 def plan_table(spec: TableSpec, card: Card, effort: Effort) -> dict[str, list[Trial]]:
-    """Row name -> trials, for every row whose method is registered, and for the floors that stand in every table."""
+    """Row name -> trials, for every row whose method is registered, and for the floors that stand in every table.
+
+    A row has the trials of all protocols of the table, one protocol after the other; those of ``effort`` are not read.
+    """
     seeds = effort.seeds or spec.seeds
+    efforts = [effort.under(scheme) for scheme in spec.protocol]
     rows = [row for row in spec.rows if row.method and row.method in methods]
-    plan = {row.name: method_trials(row.method, card, _for_row(effort, row), row.config, seeds) for row in rows if row.method}
-    return plan | {floor: method_trials(floor, card, effort, {}, seeds) for floor in spec.floors}
+    plan = {
+        row.name: [trial for one in efforts for trial in method_trials(row.method, card, _for_row(one, row), row.config, seeds)]
+        for row in rows
+        if row.method
+    }
+    return plan | {floor: [trial for one in efforts for trial in method_trials(floor, card, one, {}, seeds)] for floor in spec.floors}
 
 
 def interleaved(plan: Mapping[str, Sequence[Trial]]) -> list[Trial]:

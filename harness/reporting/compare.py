@@ -7,8 +7,6 @@ from dataclasses import dataclass, field, replace
 from math import isnan, nan
 from typing import Literal
 
-import numpy as np
-
 from harness.analysis.statistics import (
     PROBABLE,
     Comparison,
@@ -21,9 +19,10 @@ from harness.analysis.statistics import (
     holm,
     posterior_of,
 )
+from harness.errors import DataError
 from harness.experiments.papers import TableSpec
-from harness.experiments.records import Record, RecordError
-from harness.reporting.collect import Measured, Unit
+from harness.reporting.collect import Measured
+from harness.reporting.pairing import paired
 from harness.training.metrics import Metric, metrics
 
 Verdict = Literal["better", "worse", "equivalent", "inconclusive", "not tested"]
@@ -90,10 +89,10 @@ def compare_rows(spec: TableSpec, measured: Mapping[str, Measured], *, resamples
     if reference is None:
         return Family(None, why, ())
     pairs = {row.name: _paired(row, measured[reference]) for row in measured.values() if row.name != reference}
-    tests = [test for row, paired in pairs.items() for test in _against(row, paired, spec.metrics, resamples, seed)]
+    tests = [test for row, found in pairs.items() for test in _against(row, found, spec.metrics, resamples, seed)]
     ropes = {name: default_rope(metrics[name], span) for name in spec.metrics}
     first = metrics[spec.metrics[0]]
-    sources = {row: decompose(first, paired.pair) for row, paired in pairs.items() if paired.pair is not None}
+    sources = {row: _source(first, found.pair) for row, found in pairs.items() if found.pair is not None}
     return Family(reference, why, tuple(replace(test, rope=ropes[test.metric]) for test in _adjusted(tests)), sources)
 
 
@@ -129,44 +128,23 @@ class _Paired:
 
 def _paired(row: Measured, reference: Measured) -> _Paired:
     shared = [unit for unit in row.records if unit in reference.records]
-    return _Paired(len(shared), len({*row.expected, *reference.expected}), _pair(row, reference, shared) if shared else None)
+    return _Paired(len(shared), len({*row.expected, *reference.expected}), paired(row, reference, shared) if shared else None)
 
 
-def _against(row: str, paired: _Paired, names: Sequence[str], resamples: int, seed: int) -> list[Tested]:
-    if paired.pair is None:
-        return [Tested(row, name, 0, paired.expected, None, None) for name in names]
+def _against(row: str, runs: _Paired, names: Sequence[str], resamples: int, seed: int) -> list[Tested]:
+    if runs.pair is None:
+        return [Tested(row, name, 0, runs.expected, None, None) for name in names]
     chosen: list[Metric] = [metrics[name] for name in names]
-    found = compare(chosen, paired.pair, resamples=resamples, seed=seed), compare_seeds_only(chosen, paired.pair)
-    return [
-        Tested(row, name, paired.runs, paired.expected, main, conditional) for name, main, conditional in zip(names, *found, strict=True)
-    ]
+    found = compare(chosen, runs.pair, resamples=resamples, seed=seed), compare_seeds_only(chosen, runs.pair)
+    return [Tested(row, name, runs.runs, runs.expected, main, conditional) for name, main, conditional in zip(names, *found, strict=True)]
 
 
-def _pair(row: Measured, reference: Measured, shared: Sequence[Unit]) -> Pair:
-    """Both rows' predictions on the shared units, (S, N) or (S, N, C), clip by clip."""
-    records = [[side.records[unit] for unit in shared] for side in (row, reference)]
-    first = records[0][0].predictions
-    for record in (record for side in records for record in side):
-        _same_clips(record, records[0][0])
-    a, b = (np.stack([record.predictions.arrays()[0] for record in side]) for side in records)
-    independent = len(set(first.groups)) == len(first.groups)
-    return Pair(a, b, first.arrays()[1], None if independent else np.asarray(first.groups))
-
-
-def _same_clips(record: Record, other: Record) -> None:
-    """Raises RecordError for records of other data or of other test clips."""
-    if record.identity.data != other.identity.data:
-        raise RecordError(
-            f"the records {record.key} and {other.key} were made from different data "
-            f"(fingerprints {record.identity.data[:16]} and {other.identity.data[:16]})",
-            "They cannot be compared. Delete the folder of the one whose data is out of date and run again.",
-        )
-    mine, theirs = record.predictions, other.predictions
-    if (mine.ids, mine.truth) != (theirs.ids, theirs.truth):
-        raise RecordError(
-            f"the records {record.key} and {other.key} do not hold the same test clips and labels",
-            "They cannot be compared. Delete their folders and run again.",
-        )
+def _source(metric: Metric, pair: Pair) -> Decomposition:
+    """Where the variance comes from; a note where one group per fold, say, leaves sources that cannot be told apart."""
+    try:
+        return decompose(metric, pair)
+    except DataError as error:
+        return Decomposition(metric.name, nan, 0, pair.clips, note=error.problem)
 
 
 def _adjusted(tests: Sequence[Tested]) -> list[Tested]:

@@ -10,9 +10,8 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
-from harness.reporting.layout import COMPARISON_HEADS, Cell, Line, comparison_rows, header
+from harness.reporting.layout import COMPARISON_HEADS, Cell, Line, comparison_rows, heads
 from harness.reporting.texts import Told, caption, conditional_label, data_name, legend, notes, test_name, title, verdicts
-from harness.training.metrics import metrics
 
 _SPECIAL = str.maketrans(
     {
@@ -43,10 +42,10 @@ def latex(told: Told, lines: Sequence[Line]) -> str:
         title=comment(title(told)),
         caption=escape(f"{title(told)}. {caption(told)}"),
         label=f"{told.spec.paper}-{told.spec.item}-{told.card.name}".replace("@", "-"),
-        heads=["Model", "Numbers", *(escape(header(metrics[name])) for name in told.spec.metrics)],
+        heads=["Model", "Numbers", *map(escape, heads(told.spec))],
         blocks=[_block(list(block)) for _, block in groupby(lines, key=lambda line: line.row)],
         legend=rf"\textbf{{Best}}, \underline{{second best}}. {escape(legend(told))}",
-        comparisons=_comparisons(told),
+        tests=[found for block in told.blocks if (found := _comparisons(block))],
         notes=[(comment(note.heading), [comment(item) for item in note.items]) for note in notes(told)],
     )
 
@@ -93,8 +92,9 @@ def _cell(cell: Cell) -> str:
 def _comparisons(told: Told) -> dict[str, object] | None:
     if not told.family.tests:
         return None
+    under = f", {told.scheme.label}" if told.among_others else ""
     explained = (
-        f"{told.spec.title}: rows against {told.family.reference} on {data_name(told.card)}, budget '{told.budget.name}'. "
+        f"{told.spec.title}: rows against {told.family.reference} on {data_name(told.card)}{under}, budget '{told.budget.name}'. "
         f"Difference: row minus reference, percentages in points. p: {test_name(told)}; Holm p: adjusted in a family of "
         f"{len(told.family.tests)} tests; t-test p: {conditional_label(told)}, unadjusted. {verdicts(told)}"
     )

@@ -14,7 +14,7 @@ from harness.reporting.compare import Family, Tested
 from harness.training.metrics import Metric, metrics
 
 Mark = Literal["", "best", "second"]
-Kind = Literal["published", "measured"]
+Kind = Literal["published", "measured", "difference"]
 
 ABSENT = "–"
 LOST = "?"
@@ -40,7 +40,10 @@ class Cell:
 
 @dataclass(frozen=True)
 class Line:
-    """One line of the table: the published or the measured numbers of one row."""
+    """One line of the table: the published or the measured numbers of one row, or what two protocols differ by.
+
+    ``protocol``: under which protocol it was measured, or which two it is the difference of.
+    """
 
     row: str
     kind: Kind
@@ -49,15 +52,17 @@ class Line:
     finished: int | None = None
     expected: int | None = None
     ranked: bool = True
+    protocol: str = ""
 
 
-def build_lines(spec: TableSpec, dataset: str, measured: Mapping[str, Measured], family: Family) -> tuple[Line, ...]:
+def build_lines(spec: TableSpec, dataset: str, measured: Mapping[str, Measured], family: Family, protocol: str = "") -> tuple[Line, ...]:
     """The lines in the order of the file, each row's measured line right below its published one; then the floors.
 
-    Best and second are marked among published lines and, apart from them, among complete measured lines.
+    Best and second are marked among published lines and, apart from them, among complete measured lines. ``protocol``
+    names the one under which they were measured, where a table has several.
     """
     published = {row.name: _published(spec, row, dataset) for row in spec.rows if not row.trials}
-    own = {name: _measured(spec, row, family) for name, row in measured.items()}
+    own = {name: _measured(spec, row, family, protocol) for name, row in measured.items()}
     chosen = [metrics[name] for name in spec.metrics]
     published, own = (dict(zip(lines, mark_lines(list(lines.values()), chosen), strict=True)) for lines in (published, own))
     pairs = [line for row in spec.rows for line in (published.get(row.name), own.get(row.name)) if line is not None]
@@ -79,9 +84,10 @@ def _marks(values: Sequence[Decimal | None], metric: Metric) -> list[Mark]:
     return [names.get(value, "") for value in values]
 
 
-def header(metric: Metric) -> str:
-    """A column's head: label, unit, and which way is better."""
-    return f"{metric.label}{', %' if metric.percent else ''} {'↑' if metric.higher_is_better else '↓'}"
+def heads(spec: TableSpec) -> list[str]:
+    """The heads of the metrics' columns: label, unit, and which way is better."""
+    chosen = [metrics[name] for name in spec.metrics]
+    return [f"{spec.label(m.name)}{', %' if m.percent else ''} {'↑' if m.higher_is_better else '↓'}" for m in chosen]
 
 
 def number(value: float, metric: Metric, sign: bool = False) -> str:
@@ -104,17 +110,17 @@ COMPARISON_HEADS = ("Row", "Metric", "Pairs", "Difference", "95 % interval", "p"
 
 def comparison_rows(spec: TableSpec, family: Family) -> list[tuple[str, ...]]:
     """The tests as text, one row each under ``COMPARISON_HEADS``; differences are row minus reference."""
-    return [_comparison(test, spec.alpha) for test in family.tests]
+    return [_comparison(test, spec) for test in family.tests]
 
 
-def _comparison(test: Tested, alpha: float) -> tuple[str, ...]:
+def _comparison(test: Tested, spec: TableSpec) -> tuple[str, ...]:
     metric, main, conditional = metrics[test.metric], test.main, test.conditional
-    head = (test.row, metric.label, f"{test.pairs}/{test.expected}")
+    head = (test.row, spec.label(test.metric), f"{test.pairs}/{test.expected}")
     if main is None or conditional is None or isnan(main.difference):
-        return (*head, *[ABSENT] * 5, test.verdict(alpha))
+        return (*head, *[ABSENT] * 5, test.verdict(spec.alpha))
     interval = ABSENT if isnan(main.low) else f"[{number(main.low, metric, sign=True)}, {number(main.high, metric, sign=True)}]"
     probabilities = map(p_value, (main.p, test.adjusted, conditional.p))
-    return (*head, number(main.difference, metric, sign=True), interval, *probabilities, test.verdict(alpha))
+    return (*head, number(main.difference, metric, sign=True), interval, *probabilities, test.verdict(spec.alpha))
 
 
 # ---- lines
@@ -132,16 +138,17 @@ def _printed(cell: Published) -> Cell:
     return Cell(f"{cell.mean:f}", spread, dagger=cell.dagger, value=cell.value, deviation=cell.deviation)
 
 
-def _measured(spec: TableSpec, row: Measured, family: Family) -> Line:
+def _measured(spec: TableSpec, row: Measured, family: Family, protocol: str) -> Line:
     role = ", floor" if row.name in spec.floors else ", reference" if row.name == family.reference else ""
     return Line(
         row=row.name,
         kind="measured",
-        label=f"measured{role} (n = {row.finished}/{len(row.expected)})",
+        label=f"measured{role}{f', {protocol}' if protocol else ''} (n = {row.finished}/{len(row.expected)})",
         cells=tuple(_cell(row, metrics[name], family.find(row.name, name), spec.alpha) for name in spec.metrics),
         finished=row.finished,
         expected=len(row.expected),
         ranked=row.complete,
+        protocol=protocol,
     )
 
 

@@ -7,9 +7,8 @@ from itertools import groupby
 
 from tabulate import tabulate
 
-from harness.reporting.layout import COMPARISON_HEADS, Cell, Line, comparison_rows, header
+from harness.reporting.layout import COMPARISON_HEADS, Cell, Line, comparison_rows, heads
 from harness.reporting.texts import Told, caption, conditional_label, legend, notes, title, verdicts
-from harness.training.metrics import metrics
 
 _MARKS = {"": "{}", "best": "**{}**", "second": "<u>{}</u>"}
 _PLAIN_MARKS = {"": "{}", "best": "{}*", "second": "{}+"}
@@ -23,7 +22,7 @@ def markdown(told: Told, lines: Sequence[Line]) -> str:
         escape(caption(told)),
         _table(_body(lines, _cell, escape), [escape(head) for head in _heads(told)], "github"),
         f"**Best**, <u>second best</u>. {escape(legend(told))}",
-        *_comparisons(told),
+        *(part for block in told.blocks for part in _comparisons(block)),
         "## Notes",
         "\n".join(_notes(told)),
     ]
@@ -48,7 +47,7 @@ def _table(body: list[list[str]], heads: Sequence[str], style: str) -> str:
 
 
 def _heads(told: Told) -> Iterable[str]:
-    return "Model", "Numbers", *(header(metrics[name]) for name in told.spec.metrics)
+    return "Model", "Numbers", *heads(told.spec)
 
 
 def _body(lines: Sequence[Line], cell: Callable[[Cell], str], name: Callable[[str], str]) -> list[list[str]]:
@@ -82,7 +81,8 @@ def _comparisons(told: Told) -> list[str]:
         "Difference: row minus reference, percentages in points. p and Holm p: the test of the caption; "
         f"t-test p: {conditional_label(told)}, unadjusted. {verdicts(told)}"
     )
-    return [f"## Comparisons with {escape(told.family.reference or '')}", escape(explained), table]
+    under = f": {told.scheme.label}" if told.among_others else ""
+    return [f"## Comparisons with {escape(f'{told.family.reference}{under}')}", escape(explained), table]
 
 
 def _notes(told: Told) -> Iterable[str]:

@@ -131,11 +131,11 @@ class Progress:
     def _eta(self) -> str:
         now = time.monotonic()
         seconds = self.clock.to_go(list(self.waiting), {key: now - trial.began for key, trial in self.running.items()})
-        return "" if seconds is None else f", about {_duration(seconds)} to go"
+        return "" if seconds is None else f", about {duration(seconds)} to go"
 
     def _view(self) -> RenderableType:
         head = Text(f"{self.done}/{self.total} trials done, {len(self.running)} running, {self.failed} failed")
-        head.append(f", {_duration(time.monotonic() - self.began)} so far{self._eta()}")
+        head.append(f", {duration(time.monotonic() - self.began)} so far{self._eta()}")
         grid = Table.grid(padding=(0, 2))
         for key, trial in self.running.items():
             loss = "" if trial.valid_loss is None else f"validation loss {trial.valid_loss:.3f}"
@@ -149,7 +149,8 @@ def _first_score(event: Finished) -> str:
     return f"test {name} {value:.3f}" if value is not None else f"test {name} undefined"
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """``45 s``, ``2 min 05 s``, ``3 h 10 min``."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from math import isnan
 from pathlib import Path
 
@@ -13,20 +13,20 @@ from harness.data.schema import Card
 from harness.errors import ConfigError
 from harness.experiments.papers import TableSpec
 from harness.experiments.records import RecordStore
-from harness.experiments.trials import Trial
 from harness.files import write_atomic
 from harness.registry import suggest
+from harness.reporting.blocks import Plan, plan_under, table_lines
 from harness.reporting.collect import collect
 from harness.reporting.compare import compare_rows
 from harness.reporting.latex import latex
-from harness.reporting.layout import Cell, Line, build_lines
+from harness.reporting.layout import Cell, Line
 from harness.reporting.markdown import console, markdown
 from harness.reporting.texts import Told
 from harness.training.settings import Budget
 
 CSV_COLUMNS = (
-    *("paper", "item", "dataset", "data", "simulated", "budget", "row", "kind", "numbers", "metric", "mean", "std", "n", "expected"),
-    *("reference", "difference", "low", "high", "p", "p_adjusted", "p_conditional", "marks"),
+    *("paper", "item", "dataset", "data", "simulated", "budget", "protocol", "row", "kind", "numbers", "metric", "mean", "std"),
+    *("n", "expected", "reference", "difference", "low", "high", "p", "p_adjusted", "p_conditional", "marks"),
 )
 
 
@@ -48,7 +48,7 @@ def render(
     spec: TableSpec,
     card: Card,
     budget: Budget,
-    plan: Mapping[str, Sequence[Trial]],
+    plan: Plan,
     store: RecordStore,
     out: Path,
     *,
@@ -62,15 +62,23 @@ def render(
     Raises ConfigError where the table has no such data set or a trial follows another protocol; OSError on a full disk.
     """
     _check(spec, card, plan)
-    measured = collect(spec.metrics, card, plan, store)
-    family = compare_rows(spec, measured, resamples=resamples, seed=seed, span=card.task.high - card.task.low)
-    told = Told(spec, card, budget, measured, family, resamples)
-    lines = build_lines(spec, card.dataset, measured, family)
+    told = tell(spec, card, budget, plan, store, resamples=resamples, seed=seed)
+    lines = table_lines(told)
     contents = {"md": markdown(told, lines), "tex": latex(told, lines), "csv": long_form(told, lines)}
     paths = {suffix: out / f"{_stem(spec, card)}.{suffix}" for suffix in contents}
     for suffix, content in contents.items():
         write_atomic(paths[suffix], content.encode())
     return RenderedTable(paths["md"], paths["tex"], paths["csv"], console(told, lines))
+
+
+def tell(spec: TableSpec, card: Card, budget: Budget, plan: Plan, store: RecordStore, *, resamples: int = 10_000, seed: int = 0) -> Told:
+    """What there is to tell of a table: the numbers of every row under every protocol, and the tests."""
+    blocks = []
+    for scheme in spec.protocol:
+        measured = collect(spec.metrics, card, plan_under(plan, scheme), store)
+        family = compare_rows(spec, measured, resamples=resamples, seed=seed, span=card.task.high - card.task.low)
+        blocks.append(Told(spec, card, budget, measured, family, resamples, scheme))
+    return replace(blocks[0], others=tuple(blocks[1:]))
 
 
 def long_form(told: Told, lines: Sequence[Line]) -> str:
@@ -82,15 +90,17 @@ def long_form(told: Told, lines: Sequence[Line]) -> str:
     return text.getvalue()
 
 
-def _check(spec: TableSpec, card: Card, plan: Mapping[str, Sequence[Trial]]) -> None:
+def _check(spec: TableSpec, card: Card, plan: Plan) -> None:
     if card.dataset not in spec.datasets:
         raise ConfigError(f"the table {spec.name} has no data set '{card.dataset}'", suggest(card.dataset, spec.datasets))
+    cuts = {fold for scheme in spec.protocol for fold in scheme.cuts()}
     for row, trials in plan.items():
         for trial in trials:
-            if trial.identity.fold.protocol != spec.protocol:
+            if trial.identity.fold not in cuts:
                 raise ConfigError(
-                    f"the table {spec.name} is one of the {spec.protocol} split; row '{row}' was planned on {trial.identity.fold}",
-                    "Plan it without --folds.",
+                    f"the table {spec.name} is one of {' and '.join(scheme.said for scheme in spec.protocol)}; "
+                    f"row '{row}' was planned on {trial.identity.fold}",
+                    "Plan it by the protocols of the table's file.",
                 )
 
 
@@ -99,8 +109,10 @@ def _stem(spec: TableSpec, card: Card) -> str:
 
 
 def _records(told: Told, lines: Sequence[Line]) -> Iterator[dict[str, object]]:
+    blocks = {block.scheme.label: block for block in told.blocks}
     for line in lines:
-        own = line.kind == "measured"
+        own = line.kind != "published"
+        block = blocks.get(line.protocol, told)
         common = {
             "paper": told.spec.paper,
             "item": told.spec.item,
@@ -108,6 +120,7 @@ def _records(told: Told, lines: Sequence[Line]) -> Iterator[dict[str, object]]:
             "data": told.card.name if own else "as published",
             "simulated": "SIMULATED" if own and told.card.simulated else "no",
             "budget": told.budget.name if own else "",
+            "protocol": (line.protocol or told.scheme.label) if own else "",
             "row": line.row,
             "kind": line.kind,
             "numbers": line.label,
@@ -115,7 +128,7 @@ def _records(told: Told, lines: Sequence[Line]) -> Iterator[dict[str, object]]:
             "expected": _plain(line.expected),
         }
         for name, cell in zip(told.spec.metrics, line.cells, strict=True):
-            tests = _tests(told, line.row, name) if own else {}
+            tests = _tests(block, line.row, name) if line.kind == "measured" else {}
             yield {**common, "metric": name, "mean": _plain(cell.value), "std": _plain(cell.deviation), **tests, "marks": _marks(cell)}
 
 

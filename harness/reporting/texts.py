@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 
 from harness.data.catalogue import facts
 from harness.data.schema import Card
 from harness.experiments.papers import Row, TableSpec
+from harness.experiments.schemes import Scheme
 from harness.reporting.collect import Measured, Unit
 from harness.reporting.compare import Family
 from harness.reporting.layout import ABSENT, LOST, UNDEFINED
 from harness.reporting.verdicts import source_lines, verdict_rule
 from harness.training.contract import methods
-from harness.training.metrics import metrics
 from harness.training.settings import Budget
 
 APART = "Published lines are of real data: they cannot be compared with the measured ones."
@@ -29,7 +29,10 @@ class Note:
 
 @dataclass(frozen=True)
 class Told:
-    """What all the sentences are made from."""
+    """What all the sentences are made from: a table under one protocol, and under its other ones where it has several.
+
+    ``others`` are those of the table's first protocol; each of them is among others and has none of its own.
+    """
 
     spec: TableSpec
     card: Card
@@ -37,6 +40,17 @@ class Told:
     measured: Mapping[str, Measured]
     family: Family
     resamples: int
+    scheme: Scheme = field(default_factory=Scheme)
+    others: tuple[Told, ...] = ()
+
+    @property
+    def blocks(self) -> tuple[Told, ...]:
+        """One per protocol."""
+        return self, *self.others
+
+    @property
+    def among_others(self) -> bool:
+        return len(self.spec.protocol) > 1
 
     @property
     def dataset(self) -> str:
@@ -45,7 +59,7 @@ class Told:
     @property
     def seeds(self) -> list[int]:
         """All seeds of the plan, in its order."""
-        return list(dict.fromkeys(unit.seed for row in self.measured.values() for unit in row.expected))
+        return list(dict.fromkeys(unit.seed for block in self.blocks for row in block.measured.values() for unit in row.expected))
 
 
 def title(told: Told) -> str:
@@ -54,7 +68,7 @@ def title(told: Told) -> str:
 
 def caption(told: Told) -> str:
     """What was measured on what, how, and what the marks claim."""
-    return " ".join(part for part in (told.spec.caption, _setting(told), significance(told)) if part)
+    return " ".join(part for part in (told.spec.caption, _setting(told), *_each(told, lambda block: [significance(block)])) if part)
 
 
 def data_name(card: Card) -> str:
@@ -66,7 +80,8 @@ def legend(told: Told) -> str:
     """What the signs in the cells mean, said without markup."""
     cells = f"{ABSENT}: not printed or not run; {LOST}: lost, see notes; {UNDEFINED}: undefined for a run."
     marks = "Best and second best are marked among published lines and, apart from them, among measured lines with all runs finished."
-    return f"{marks} {cells} † on published lines: the paper's own mark."
+    differences = " Differences: means under one protocol minus means under another, percentages in points; no test is made of them."
+    return f"{marks} {cells} † on published lines: the paper's own mark.{differences if told.others else ''}"
 
 
 def significance(told: Told) -> str:
@@ -87,7 +102,8 @@ def test_name(told: Told) -> str:
     if found is None:
         return "not tested"
     clustered = f" clustered by {facts(told.dataset).groups_are} ({found.clusters})" if found.clusters else ""
-    over = f" over {found.clips} clips{clustered}" + (f" and {found.seeds} seeds" if found.seeds and found.seeds > 1 else "")
+    runs = "seeds" if told.scheme.kind == "official" else "runs"
+    over = f" over {found.clips} clips{clustered}" + (f" and {found.seeds} {runs}" if found.seeds and found.seeds > 1 else "")
     draws = f", {told.resamples} resamples" if "bootstrap" in found.test else ""
     condition = f", conditional on {found.conditional_on}" if found.conditional_on else ""
     return f"{found.test}{over}{draws}{condition}"
@@ -109,13 +125,11 @@ def notes(told: Told) -> list[Note]:
     items = {
         "Data": _data(told),
         "Effort": _effort(told),
-        "Reference": [f"{told.family.why[0].upper()}{told.family.why[1:]}."] if told.family.why and told.family.tests else [],
-        "Incomplete rows": _incomplete(told),
-        "Incomplete pairs": _pairs(told),
-        "Tests (A: the row, B: the reference)": _test_notes(told),
-        f"Variance of the difference in {metrics[told.spec.metrics[0]].label}, by source": source_lines(
-            told.family.sources, facts(told.dataset).groups_are
-        ),
+        "Reference": _each(told, _reference),
+        "Incomplete rows": _each(told, _incomplete),
+        "Incomplete pairs": _each(told, _pairs),
+        "Tests (A: the row, B: the reference)": _each(told, _test_notes),
+        f"Variance of the difference in {told.spec.label(told.spec.metrics[0])}, by source": _each(told, _sources),
         "Cited only": [f"{row.name}: {_why_cited(row)}." for row in told.spec.rows if row.name not in told.measured],
         "Lost cells": _lost(told),
         "Rows": [text for row in told.spec.rows if (text := _row(row))],
@@ -125,13 +139,20 @@ def notes(told: Told) -> list[Note]:
     return [Note(heading, tuple(found)) for heading, lines in items.items() if (found := [line for line in lines if line])]
 
 
+def _each(told: Told, say: Callable[[Told], Iterable[str]]) -> Iterator[str]:
+    """What ``say`` says of every protocol, with its name where there are several."""
+    for block in told.blocks:
+        yield from (f"{block.scheme.label}: {text}" if told.others and text else text for text in say(block))
+
+
 # ---- caption
 
 
 def _setting(told: Told) -> str:
     runs = f"seeds {_list(told.seeds)}" if told.seeds else "no runs"
+    protocols = "; ".join(block.scheme.described for block in told.blocks)
     return (
-        f"Measured on {data_name(told.card)}, {told.spec.protocol} split, budget '{told.budget.name}' ({told.budget.description}), {runs}; "
+        f"Measured on {data_name(told.card)}, {protocols}, budget '{told.budget.name}' ({told.budget.description}), {runs}; "
         f"mean ± sample standard deviation over n finished runs.{' ' + APART if told.card.simulated else ''}"
     )
 
@@ -163,6 +184,16 @@ def _effort(told: Told) -> Iterator[str]:
     yield f"Trials of a search for settings, by row: {_list(searched)}; every other measured row none." if searched else ""
 
 
+def _reference(told: Told) -> Iterator[str]:
+    if told.family.why and told.family.tests:
+        yield f"{told.family.why[0].upper()}{told.family.why[1:]}."
+
+
+def _sources(told: Told) -> Iterator[str]:
+    runs_are = {"official": "seed", "holdout": "draw"}.get(told.scheme.kind, "repeat")
+    return source_lines(told.family.sources, facts(told.dataset).groups_are, runs_are)
+
+
 def _incomplete(told: Told) -> Iterator[str]:
     for row in told.measured.values():
         if row.faults:
@@ -190,7 +221,7 @@ def _test_notes(told: Told) -> Iterator[str]:
     """What the tests say of themselves; rows without any pair are told elsewhere."""
     for test in told.family.tests:
         if test.main is not None and test.main.note:
-            yield f"{test.row}, {metrics[test.metric].label}: {test.main.note}."
+            yield f"{test.row}, {told.spec.label(test.metric)}: {test.main.note}."
 
 
 def _why_cited(row: Row) -> str:
@@ -201,7 +232,7 @@ def _why_cited(row: Row) -> str:
 
 def _lost(told: Told) -> Iterator[str]:
     for hole in told.spec.holes_in(told.dataset):
-        yield f"{_list(hole.rows)}, {_list([metrics[name].label for name in hole.metrics])}: {hole.reason}; marks leave these cells out."
+        yield f"{_list(hole.rows)}, {_list(map(told.spec.label, hole.metrics))}: {hole.reason}; marks leave these cells out."
 
 
 def _row(row: Row) -> str:
@@ -217,5 +248,5 @@ def _row(row: Row) -> str:
     return f"{row.name}: {said}." if said else ""
 
 
-def _list(values: Sequence[object]) -> str:
+def _list(values: Iterable[object]) -> str:
     return ", ".join(map(str, values))
