@@ -15,6 +15,8 @@ app = typer.Typer(
 )
 data = typer.Typer(help="Fetch, import, check, list and show data sets.", no_args_is_help=True)
 app.add_typer(data, name="data")
+records = typer.Typer(help="Unite the records of several machines; check them.", no_args_is_help=True)
+app.add_typer(records, name="records")
 
 TARGETS = "A paper (iidaf): all its items; an item (iidaf/t3); or a data set (mosi): the tables there that compare models, no ablations."
 Target = Annotated[str, typer.Argument(help=TARGETS)]
@@ -318,6 +320,27 @@ def data_list() -> None:
     from harness.commands import listing
 
     listing.list_things("datasets", False)
+
+
+@records.command("merge")
+def records_merge(
+    folders: Annotated[list[Path], typer.Argument(help="Results folders of other machines.")],
+    into: Annotated[Path | None, typer.Option(help="Results folder that takes them; default: $MER_RESULTS or ./results.")] = None,
+) -> None:
+    """Copy records that a results folder lacks; equal keys must have equal results, nothing is overwritten."""
+    from harness.commands import records as commands
+
+    commands.merge_records(folders, into)
+
+
+@records.command("verify")
+def records_verify(
+    folder: Annotated[Path | None, typer.Argument(help="A results folder; default: $MER_RESULTS or ./results.")] = None,
+) -> None:
+    """Compute every checksum, key and test score anew; exit code 1 where a record is not what it says."""
+    from harness.commands import records as commands
+
+    commands.verify_records(folder)
 
 
 def main(arguments: list[str] | None = None) -> Any:

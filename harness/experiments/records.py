@@ -1,14 +1,17 @@
 """Records: what a finished trial leaves behind, immutable, complete, and checked when read.
 
 ``<root>/<key>/record.json`` holds everything that reruns reproduce bit by bit; ``runtime.json`` beside it holds times
-and memory; ``failure.json`` says why a trial has no record. ``diagnosis.json`` is there where one was asked for: it is no
-part of the record, and no table reads it.
+and memory; ``failure.json`` says why a trial has no record; ``record.json.damaged`` is what a faulty disk left of one.
+``diagnosis.json`` is there where one was asked for: it is no part of the record, and no table reads it.
 """
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
+import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -25,6 +28,8 @@ from harness.training.loop import Epoch
 
 Scores = dict[str, float | None]
 DIAGNOSIS = "DIAGNOSIS, NOT A RESULT: scores of epochs that were not chosen by validation"
+CHECKSUM = re.compile(rb'"checksum":"([0-9a-f]{64})",')  # as ``put`` writes it
+AGAIN = "`harness run` and `harness reproduce` set it aside and run its trial again."
 
 
 class RecordError(HarnessError):
@@ -78,6 +83,11 @@ class Record(Frozen):
     def key(self) -> str:
         return self.identity.key
 
+    @property
+    def result(self) -> str:
+        """SHA-256 of what the trial gave: everything but its key, the machine, and the label under which it was run."""
+        return _checksum(self.model_dump(mode="json", exclude={"identity", "environment", "budget"}))
+
 
 class Runtime(Frozen):
     """Times in seconds and memory in MB of the process(es) that made a record; outside its checksum."""
@@ -121,24 +131,64 @@ class RecordStore:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._sound: dict[str, tuple[int, int, int]] = {}  # what was found sound, and the file's state at that time
 
     def folder(self, key: str) -> Path:
         return self.root / key
 
+    def path(self, key: str) -> Path:
+        return self.folder(key) / "record.json"
+
     def __contains__(self, key: str) -> bool:
-        return (self.folder(key) / "record.json").exists()
+        return self.path(key).exists()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.keys())
 
     def get(self, key: str) -> Record:
         """The record of ``key``; RecordError where it is damaged or its content does not match its checksum."""
-        path = self.folder(key) / "record.json"
+        path = self.path(key)
         try:
             content = json.loads(path.read_bytes())
             stated = content.pop("checksum")
             if stated != _checksum(content):
-                raise RecordError(f"{path}: the content does not match its checksum", f"Delete {path.parent} to run this trial again.")
+                raise RecordError(f"{path} is damaged: the content does not match its checksum", AGAIN)
             return Record.model_validate(content)
-        except (ValueError, KeyError, AttributeError) as error:
-            raise RecordError(f"{path} is damaged: {error}", f"Delete {path.parent} to run this trial again.") from None
+        except ValidationError as error:
+            places = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors()[:3])
+            raise RecordError(f"{path} is of another version of the harness, or no record: {places}", AGAIN) from None
+        except (OSError, ValueError, KeyError, AttributeError) as error:
+            raise RecordError(f"{path} is damaged: {error}", AGAIN) from None
+
+    def sound(self, key: str) -> bool:
+        """Whether there is a record of ``key`` whose bytes match its checksum: ten thousand of them in about a second."""
+        path = self.path(key)
+        try:
+            status = path.stat()
+            state = (status.st_ino, status.st_size, status.st_mtime_ns)
+            if self._sound.get(key) != state:
+                if not _matches(path.read_bytes()):
+                    self.get(key)  # a record that was laid out anew says the same
+                self._sound[key] = state
+        except (OSError, RecordError):
+            return False
+        return True
+
+    def set_aside(self, key: str) -> Path:
+        """Rename the record of ``key``, so that its trial counts as not run; where it lies now. Raises OSError."""
+        path = self.path(key)
+        free = (path.with_name(f"{path.name}.damaged{number or ''}") for number in itertools.count())
+        place = next(candidate for candidate in free if not candidate.exists())
+        os.replace(path, place)
+        return place
+
+    def adopt(self, key: str, other: RecordStore) -> None:
+        """Take the record of ``key``, byte by byte, and its times from another store. Raises OSError."""
+        runtime = other.folder(key) / "runtime.json"
+        if runtime.exists():
+            write_atomic(self.folder(key) / "runtime.json", runtime.read_bytes())
+        write_atomic(self.path(key), other.path(key).read_bytes())
+        (self.folder(key) / "failure.json").unlink(missing_ok=True)
 
     def runtime(self, key: str) -> Runtime | None:
         """Times and memory of ``key``, or None where they were lost: no number depends on them."""
@@ -160,7 +210,7 @@ class RecordStore:
         folder = self.folder(record.key)
         content = record.model_dump(mode="json")
         write_atomic(folder / "runtime.json", _encode(runtime.model_dump(mode="json")))
-        write_atomic(folder / "record.json", _encode({**content, "checksum": _checksum(content)}))
+        write_atomic(self.path(record.key), _encode({**content, "checksum": _checksum(content)}))
         (folder / "failure.json").unlink(missing_ok=True)
 
     def put_failure(self, failure: Failure) -> None:
@@ -169,6 +219,10 @@ class RecordStore:
     def keys(self) -> list[str]:
         """Keys of all finished trials, sorted."""
         return sorted(path.parent.name for path in self.root.glob("*/record.json"))
+
+    def failed(self) -> list[str]:
+        """Keys of all trials that ended without a record, sorted."""
+        return sorted(path.parent.name for path in self.root.glob("*/failure.json"))
 
     def records(self) -> Iterator[Record]:
         return map(self.get, self.keys())
@@ -187,3 +241,11 @@ def _encode(content: dict[str, Any]) -> bytes:
 
 def _checksum(content: dict[str, Any]) -> str:
     return hashlib.sha256(_encode(content)).hexdigest()
+
+
+def _matches(raw: bytes) -> bool:
+    """Whether the file of a record, as ``put`` writes it, has the checksum that it states: no parsing, one pass of SHA-256."""
+    stated = CHECKSUM.search(raw)
+    if stated is None:
+        return False
+    return hashlib.sha256(raw[: stated.start()] + raw[stated.end() :]).hexdigest() == stated.group(1).decode()
