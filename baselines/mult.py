@@ -126,7 +126,7 @@ class MulT(Method):
 
     def forward(self, batch: Batch) -> Output:
         streams = {name: self._project(batch, name) for name in self.modalities}
-        joint = {name: self._look(batch, name, streams) for name in self.modalities} if len(streams) > 1 else streams
+        joint = self._look_at_each_other(batch, streams) if len(streams) > 1 else streams
         last = {name: self._remember(batch, name, x) for name, x in joint.items()}
         fused = torch.cat(list(last.values()), dim=1)
         y = self.out(fused + self.residual(fused))
@@ -136,15 +136,16 @@ class MulT(Method):
         x = batch.features[name]
         return self.project[name](dropout(x, self.config.text_dropout, self.training) if name == "text" else x)  # type: ignore[no-any-return]
 
-    def _look(self, batch: Batch, target: str, streams: dict[str, Tensor]) -> Tensor:
-        """What ``target`` sees in every other modality, side by side: (B, T, (modalities - 1) width)."""
-        seen = [self._cross(batch, target, source, streams) for source in self.modalities if source != target]
-        return torch.cat(seen, dim=2)
+    def _look_at_each_other(self, batch: Batch, streams: dict[str, Tensor]) -> dict[str, Tensor]:
+        """What each modality sees in every other one, side by side: (B, T, (modalities - 1) width)."""
+        embedded = {name: embed(x, self.config.positions) for name, x in streams.items()}
+        seen = {(target, source): self._cross(batch, target, source, embedded) for target, source in self._pairs()}
+        return {name: torch.cat([x for (target, _), x in seen.items() if target == name], dim=2) for name in streams}
 
-    def _cross(self, batch: Batch, target: str, source: str, streams: dict[str, Tensor]) -> Tensor:
-        to, from_ = (embed(streams[name], self.config.positions) for name in (target, source))
+    def _cross(self, batch: Batch, target: str, source: str, embedded: dict[str, Tensor]) -> Tensor:
         lengths = batch.lengths[target], batch.lengths[source]
-        return self.cross[f"{target}_from_{source}"](to, from_, self._mask(batch, target, source), *lengths)  # type: ignore[no-any-return]
+        encoder = self.cross[f"{target}_from_{source}"]
+        return encoder(embedded[target], embedded[source], self._mask(batch, target, source), *lengths)  # type: ignore[no-any-return]
 
     def _remember(self, batch: Batch, name: str, joint: Tensor) -> Tensor:
         """The memory of one modality at each clip's last real step: joint (B, T, D) -> (B, D)."""

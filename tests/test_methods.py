@@ -80,7 +80,7 @@ def test_prediction_depends_on_its_clip_alone(name: str, lengths: list[tuple[int
 @pytest.mark.parametrize("name", [name for name in NAMES if methods[name].separable])
 def test_the_gradient_of_a_separable_method_is_the_sum_over_its_clips(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """In training mode, where batch statistics would show, with nothing dropped."""
-    monkeypatch.setattr(dropout, "keep_mask", lambda like, p: (torch.ones_like(like, dtype=torch.bool), 1.0))
+    monkeypatch.setattr(dropout, "draw", lambda like, p: (torch.zeros_like(like, dtype=torch.int8), 1, 1.0))
     split = some_split()
     method = without_dropout(build(name, split)).train()
     clips = [torch.tensor([i]) for i in range(len(split))]

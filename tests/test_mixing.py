@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from harness.nn.attention import FUSED, Attention
-from harness.nn.dropout import keep_mask
+from harness.nn.dropout import draw, kept
 from harness.nn.mixing import LANES, mix
 
 SHAPES = [(3, 5), (1, LANES), (4, LANES - 1), (7, LANES + 4)]  # queries, keys
@@ -68,11 +68,13 @@ def test_dropout_falls_on_the_weights_and_keeps_their_scale() -> None:
     queries, keys, p = 4, LANES, 0.25
     q, pairs = random(2, queries, WIDTH), random(2, keys, 2 * WIDTH, seed=1)
     torch.manual_seed(4)
-    kept, scale = keep_mask(torch.empty(2 * HEADS, queries, keys), p)
-    expected = by_definition(q, *pairs.chunk(2, dim=2), None, lambda w: w * kept.view(w.shape) * scale)
+    draws, below, scale = draw(torch.empty(2 * HEADS, queries, keys), p)
+    mask = (draws < below).double()
+    assert torch.equal(kept(draws, below, torch.float64), mask)
+    expected = by_definition(q, *pairs.chunk(2, dim=2), None, lambda w: w * mask.view(w.shape) * scale)
     torch.manual_seed(4)
     torch.testing.assert_close(mix(q, pairs, None, HEADS, p), expected, rtol=0, atol=1e-12)
-    assert 0.1 < 1 - kept.double().mean() < 0.4
+    assert 0.1 < 1 - mask.mean() < 0.4
 
 
 @pytest.mark.parametrize("itself", [True, False])

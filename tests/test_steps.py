@@ -70,11 +70,12 @@ def test_an_encoder_on_packed_steps_is_the_padded_one(monkeypatch: pytest.Monkey
         return [seen, last, *torch.autograd.grad((seen**2).sum() + (last**3).sum(), [x, source, *encoder.parameters()])]
 
     packed = results()
-    monkeypatch.setattr(attention, "packs", lambda lengths: False)
+    monkeypatch.setattr(attention, "packs", lambda lengths, longest: False)
     for ours, plain in zip(packed, results(), strict=True):
         torch.testing.assert_close(ours, plain, **EXACT)
 
 
-def test_nothing_is_packed_where_steps_cannot_be_counted_cheaply() -> None:
-    assert packs(torch.tensor([2, 1]))
-    assert not packs(torch.empty(2, dtype=torch.int64, device="meta"))
+def test_what_is_packed() -> None:
+    assert packs(torch.tensor([2, 1]), 2) and packs(torch.tensor([9, 9]), 10)
+    assert not packs(torch.tensor([19, 18]), 19), "next to nothing would be saved"
+    assert not packs(torch.empty(2, dtype=torch.int64, device="meta"), 2), "steps cannot be counted"

@@ -86,9 +86,11 @@ def shuffled(split: Split, size: int, seed: int, epoch: int, together: int = 1) 
 
 
 def in_order(split: Split, size: int) -> Iterator[Batch]:
-    """Every clip once, longest together, nothing random: for evaluation; ``position`` says which clip is where."""
-    order = np.argsort(_work(split), kind="stable")
-    yield from (gather(split, torch.from_numpy(part)) for part in _cut(order, size))
+    """Every clip once, shortest first, nothing random: for evaluation; ``position`` says which clip is where.
+
+    A batch has no more padded steps than ``size`` of the longest clips: more clips where they are short.
+    """
+    yield from (gather(split, part) for part in by_length(split, torch.arange(len(split)), size))
 
 
 def by_length(split: Split, positions: Tensor, size: int) -> list[Tensor]:

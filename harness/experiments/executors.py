@@ -15,6 +15,7 @@ from multiprocessing.process import BaseProcess
 from typing import Protocol
 
 from harness.experiments.events import Evaluated, Event, Failed, Finished, Listener, Warned
+from harness.experiments.memory import keep_freed_memory
 from harness.experiments.records import Failure
 from harness.experiments.worker import Job, attempt
 from harness.training.contract import methods
@@ -127,6 +128,7 @@ def _context(jobs: Sequence[Job]) -> BaseContext:
 def _serve(job: Job, connection: Connection) -> None:
     """A worker's life: one trial, its events sent to the parent; it ends at once when the parent is gone."""
     threading.Thread(target=_exit_with_parent, args=(connection,), daemon=True).start()
+    keep_freed_memory()
     attempt(job, connection.send)
 
 

@@ -177,7 +177,7 @@ class Encoder(nn.Module):
 
 def _packed(x: Tensor, lengths: Tensor) -> Steps | None:
     """The real steps of x (B, T, D) where it pays to compute with them alone."""
-    return real_steps(lengths, x.shape[1]) if packs(lengths) else None
+    return real_steps(lengths, x.shape[1]) if packs(lengths, x.shape[1]) else None
 
 
 def _in(x: Tensor, steps: Steps | None) -> Tensor:

@@ -1,7 +1,7 @@
 """The inner part of attention with a backward pass of its own: few copies, few small kernels, little kept for the gradient.
 
 On a CPU, short sequences cost more in copies and calls than in products. Queries, keys and values are therefore split into
-heads by one copy of their common projection, gradients are joined by one, and dropout keeps one byte per weight.
+heads by one copy of their common projection, gradients are joined by one, and dropout keeps a byte or two per weight.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from harness.nn.dropout import keep_mask
+from harness.nn.dropout import draw, kept
 
 LANES = 16  # float32 entries of a 512-bit register: a softmax over fewer takes up to six times as long
 
@@ -85,20 +85,24 @@ class _Mix(torch.autograd.Function):
         if mask is not None:
             scores.view(len(queries), heads, steps, wide).add_(mask)
         weights = scores.softmax(-1)
-        kept, scale = keep_mask(weights, p) if p else (None, 1.0)
-        ctx.save_for_backward(q, k, v, weights, kept)
-        ctx.sizes = heads, scale, steps, None if pairs is None else pairs.shape[1]
-        return _join(_times(_thinned(weights, kept), v, scale)[None], heads, steps)
+        draws, below, scale = draw(weights, p) if p else (None, 0, 1.0)
+        ctx.save_for_backward(q, k, v, weights, draws)
+        ctx.sizes = heads, below, scale, steps, None if pairs is None else pairs.shape[1]
+        thinned = weights if draws is None else weights * kept(draws, below, weights.dtype)
+        return _join(_times(thinned, v, scale)[None], heads, steps)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        q, k, v, weights, kept = ctx.saved_tensors
-        heads, scale, steps, keys = ctx.sizes
+        q, k, v, weights, draws = ctx.saved_tensors
+        heads, below, scale, steps, keys = ctx.sizes
+        mask = None if draws is None else kept(draws, below, weights.dtype)
         (out,) = _split(gradient, 1, heads, steps)
         together = q.new_empty(3 if keys is None else 2, *k.shape)
-        _times(_thinned(weights, kept).transpose(1, 2), out, scale, together[-1])
-        towards = _thinned(_times(out, v.transpose(1, 2), scale), kept)
+        _times((weights if mask is None else weights * mask).transpose(1, 2), out, scale, together[-1])
+        towards = _times(out, v.transpose(1, 2), scale)
+        if mask is not None:
+            towards *= mask
         scores = torch._softmax_backward_data(towards, weights, -1, weights.dtype)
         by = 1 / math.sqrt(q.shape[2])
         _times(scores.transpose(1, 2), q, by, together[-2])
@@ -106,7 +110,3 @@ class _Mix(torch.autograd.Function):
             together[0, :, :steps] = _times(scores, k, by)
             return _join(together, heads, steps), None, None, None, None, None
         return _join(_times(scores, k, by)[None], heads, steps), _join(together, heads, keys), None, None, None, None
-
-
-def _thinned(x: Tensor, kept: Tensor | None) -> Tensor:
-    return x if kept is None else x * kept.to(x.dtype)

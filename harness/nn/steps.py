@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+FULL = 0.9  # share of real steps above which copies cost more than the padding
+
 
 @dataclass(frozen=True)
 class Steps:
@@ -47,9 +49,11 @@ def real_steps(lengths: Tensor, longest: int) -> Steps:
     return Steps(lengths, longest, rows, places)
 
 
-def packs(lengths: Tensor) -> bool:
-    """Whether packing pays: on a CPU only. Elsewhere counting the steps waits for the device, and ``meta`` cannot count."""
-    return lengths.device.type == "cpu" and not torch.compiler.is_compiling()
+def packs(lengths: Tensor, longest: int) -> bool:
+    """Whether packing pays: on a CPU, where a tenth of the steps is padding. Elsewhere counting them waits for the device."""
+    if lengths.device.type != "cpu" or torch.compiler.is_compiling():
+        return False
+    return bool(lengths.sum() <= FULL * len(lengths) * longest)
 
 
 class _Pack(torch.autograd.Function):

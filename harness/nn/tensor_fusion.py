@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from harness.nn.dropout import keep_mask
+from harness.nn.dropout import draw, kept
 
 BLOCK = 1 << 13  # columns of the product per block: what a core's second-level cache holds for some 32 clips
 
@@ -31,8 +31,8 @@ class OuterLinear(nn.Module):
     """A linear map of ``dropout(outer(vectors), p)``, as many parameters as ``nn.Linear(prod(D_i + 1), out)``, (B, D_i) -> (B, out).
 
     The outer product of vectors 32, 32 and 128 wide has 140,481 entries per clip, each used once: on a CPU it is made, used and
-    differentiated block by block, so that no block leaves the cache. Only the dropout mask is kept for the backward pass, one
-    byte per entry. ``weight`` is (prod(D_i + 1), out), so that a block of it lies in one piece. Dropout acts in training only.
+    differentiated block by block, so that no block leaves the cache. Only the dropout mask is kept for the backward pass, a
+    byte or two per entry. ``weight`` is (prod(D_i + 1), out), so that a block of it lies in one piece. Dropout acts in training only.
     """
 
     def __init__(self, widths: Sequence[int], out: int, p: float) -> None:
@@ -55,26 +55,28 @@ class _OuterLinear(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, left: Tensor, right: Tensor, weight: Tensor, p: float) -> Tensor:
-        mask, scale = keep_mask(left.new_empty(len(weight), len(left)), p) if p else (None, 1.0)
-        ctx.save_for_backward(left, right, weight, mask)
-        ctx.scale = scale
+        draws, below, scale = draw(left.new_empty(len(weight), len(left)), p) if p else (None, 0, 1.0)
+        ctx.save_for_backward(left, right, weight, draws)
+        ctx.below, ctx.scale = below, scale
         y = left.new_zeros(len(left), weight.shape[1])
         with _full_precision(left.device.type):
             for rows, cells in _blocks(left, right):
-                y += _block(left, right, mask, rows, cells) @ weight[cells]
+                block = _outer(left, right, rows)
+                y += (block if draws is None else block.mul_(_mask(draws, below, cells, block.dtype))) @ weight[cells]
         return y.mul_(scale)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        left, right, weight, mask = ctx.saved_tensors
+        left, right, weight, draws = ctx.saved_tensors
         grad = grad * ctx.scale
         d_left, d_right, d_weight = torch.empty_like(left), torch.zeros_like(right), torch.empty_like(weight)
         for rows, cells in _blocks(left, right):
-            torch.mm(_block(left, right, mask, rows, cells).T, grad, out=d_weight[cells])
-            inner = grad @ weight[cells].T
-            if mask is not None:
-                inner *= _part(mask, cells).to(inner.dtype)
+            block, inner = _outer(left, right, rows), grad @ weight[cells].T
+            if draws is not None:
+                mask = _mask(draws, ctx.below, cells, inner.dtype)
+                block, inner = block.mul_(mask), inner.mul_(mask)
+            torch.mm(block.T, grad, out=d_weight[cells])
             inner = inner.view(len(left), -1, right.shape[1])
             d_left[:, rows] = (inner * right[:, None]).sum(2)
             d_right += torch.bmm(left[:, None, rows], inner).squeeze(1)
@@ -95,11 +97,11 @@ def _blocks(left: Tensor, right: Tensor) -> Iterator[tuple[slice, slice]]:
         yield slice(start, stop), slice(start * width, stop * width)
 
 
-def _block(left: Tensor, right: Tensor, mask: Tensor | None, rows: slice, cells: slice) -> Tensor:
-    block = (left[:, rows, None] * right[:, None, :]).flatten(1)
-    return block if mask is None else block.mul_(_part(mask, cells).to(block.dtype))
+def _outer(left: Tensor, right: Tensor, rows: slice) -> Tensor:
+    """The product's columns of some of ``left``'s: (B, cells)."""
+    return (left[:, rows, None] * right[:, None, :]).flatten(1)
 
 
-def _part(mask: Tensor, cells: slice) -> Tensor:
+def _mask(draws: Tensor, below: int, cells: slice, dtype: torch.dtype) -> Tensor:
     """The mask of some cells, (B, cells): whichever entries they are, as long as every block has its own, in one piece."""
-    return mask[cells].view(mask.shape[1], -1)
+    return kept(draws[cells], below, dtype).view(draws.shape[1], -1)
