@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from statistics import quantiles
 
 import torch
 from torch import nn
@@ -14,6 +15,7 @@ from harness.data.batches import Batch
 WARM_UP = 10  # calls; the first ones fill caches and choose kernels, and may take a hundred times as long
 NOISY = 0.10  # interquartile range over median above which a time says nothing
 ROUNDS = 3  # measurements before a time is refused
+LEAST_BLOCKS = 5  # fewer have no quartiles to speak of
 
 
 @dataclass(frozen=True)
@@ -52,30 +54,39 @@ class Latency:
 def measure(method: nn.Module, batch: Batch, threads: int = 1, seconds: float = 2.0) -> Latency:
     """Time evaluations of ``batch`` for at least ``seconds`` a round; the method and the batch are on one device."""
     method.eval()
-    device = batch.position.device
 
     def run() -> None:
         with torch.inference_mode():
             method(batch)
 
+    return time_calls(run, len(batch), batch.position.device, threads, seconds)
+
+
+def time_calls(
+    run: Callable[[], object], clips: int, device: torch.device, threads: int = 1, seconds: float = 2.0, warm_up: int = WARM_UP
+) -> Latency:
+    """Time ``run``, which works on ``clips`` clips, as ``measure`` times evaluations."""
     with _threads(threads):
-        for _ in range(WARM_UP):
+        for _ in range(warm_up):
             run()
     peak = _peak(run, device)
     best, rounds = _round(run, threads, seconds), 1
     while best[1] > NOISY * best[0] and rounds < ROUNDS:
         best, rounds = min(best, _round(run, threads, seconds), key=lambda found: found[1] / found[0]), rounds + 1
     median, iqr, calls = best
-    return Latency(len(batch), median, iqr, calls, rounds, threads, device.type, peak)
+    return Latency(clips, median, iqr, calls, rounds, threads, device.type, peak, warm_up)
 
 
-def _round(run: Callable[[], None], threads: int, seconds: float) -> tuple[float, float, int]:
+def _round(run: Callable[[], object], threads: int, seconds: float) -> tuple[float, float, int]:
     """Median, interquartile range and number of calls; the timer waits for a GPU before it reads the clock."""
-    found = Timer("run()", globals={"run": run}, num_threads=threads).blocked_autorange(min_run_time=seconds)
-    return float(found.median), float(found.iqr), int(found.number_per_run * len(found.times))
+    timer = Timer("run()", globals={"run": run}, num_threads=threads)
+    found = timer.blocked_autorange(min_run_time=seconds)
+    blocks = [*found.times, *(timer.timeit(found.number_per_run).times[0] for _ in range(LEAST_BLOCKS - len(found.times)))]
+    low, median, high = quantiles(blocks, n=4, method="inclusive")
+    return median, high - low, found.number_per_run * len(blocks)
 
 
-def _peak(run: Callable[[], None], device: torch.device) -> int | None:
+def _peak(run: Callable[[], object], device: torch.device) -> int | None:
     if device.type != "cuda":
         return None
     torch.cuda.reset_peak_memory_stats(device)

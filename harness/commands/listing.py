@@ -7,7 +7,7 @@ from rich.console import Console
 from harness.analysis.inventory import Description, describe
 from harness.commands import data
 from harness.errors import ConfigError
-from harness.experiments import papers
+from harness.experiments import cost_tables, papers
 from harness.experiments.trials import flatten
 from harness.registry import suggest
 from harness.training.contract import Method, methods
@@ -39,8 +39,11 @@ def _settings(method: type[Method], console: Console) -> None:
 
 
 def _tables(verbose: bool) -> None:
-    for spec in (papers.load(*place) for place in papers.items()):
-        Console().print(f"{spec.name:12} {spec.title} ({', '.join(spec.datasets)})", highlight=False, markup=False, soft_wrap=True)
+    lines = [(spec.name, f"{spec.title} ({', '.join(spec.datasets)})") for spec in (papers.load(*place) for place in papers.items())]
+    costs = [spec for place in cost_tables.items() for spec in cost_tables.of("/".join(place))]
+    lines += [(spec.name, f"{spec.title} ({spec.dataset}), costs") for spec in costs]
+    for name, said in sorted(lines):
+        Console().print(f"{name:12} {said}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _line(one: Description, verbose: bool) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from rich.console import Console
 
 from harness.commands.running import Planned, Running, planned, settle
+from harness.experiments import cost_tables
 from harness.experiments.estimates import Forecast, Kind, forecast, kinds_to_run, recorded_seconds
 from harness.experiments.plan import Effort
 from harness.experiments.records import RecordStore
@@ -18,6 +19,11 @@ def show_plan(target: str, data: str, effort: Effort, seeds: str, methods: str, 
     """Print, item by item and in all, the trials that ``reproduce`` with the same options would need."""
     console, workspace = Console(), Workspace.default()
     effort = settle(effort, seeds)
+    for spec in cost_tables.of(target):
+        said = f"{spec.name} (costs): no trials; {len(spec.rows)} rows to count and to time, where that was not done before"
+        console.print(said, highlight=False, markup=False, soft_wrap=True)
+    if cost_tables.is_item(target):
+        return
     tables = planned(target, data, effort, methods, console, workspace.root if tuned_too else None)
     everything = [trial for table in tables for trials in table.plan.values() for trial in trials]
     seconds = recorded_seconds(workspace.store, kinds_to_run(everything, workspace.store))

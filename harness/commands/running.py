@@ -11,6 +11,7 @@ from typing import Any
 
 from rich.console import Console
 
+from harness.commands import costs
 from harness.data.catalogue import facts
 from harness.data.checks import examine_folds
 from harness.data.opening import base_name, is_there, need_features, open_dataset
@@ -18,7 +19,7 @@ from harness.data.schema import Card, Dataset
 from harness.data.splits import Fold, published_folds
 from harness.data.store import data_root
 from harness.errors import ConfigError, DataError, HarnessError
-from harness.experiments import papers, runner, tracking, tuned
+from harness.experiments import cost_tables, papers, runner, tracking, tuned
 from harness.experiments.diagnosis import BEST_ON_TEST
 from harness.experiments.executors import Executor, Inline, Processes
 from harness.experiments.papers import TableSpec
@@ -70,7 +71,10 @@ def reproduce(target: str, data: str, effort: Effort, seeds: str, methods: str, 
     """Run what the tables of ``target`` lack, then render them. Exit code 1 where a trial failed."""
     console, workspace = Console(), Workspace.default()
     effort = settle(effort, seeds)
-    tables = planned(target, data, effort, methods, console, workspace.root if tuned_too else None)
+    cost_specs = cost_tables.of(target)
+    costs.refuse_other_data(cost_specs, data)
+    only_costs = cost_tables.is_item(target)
+    tables = [] if only_costs else planned(target, data, effort, methods, console, workspace.root if tuned_too else None)
     failed = False
     for table in tables:
         outcome = execute(interleaved(table.plan), f"{table.spec.name} {table.card.name}", workspace, running, console)
@@ -79,6 +83,8 @@ def reproduce(target: str, data: str, effort: Effort, seeds: str, methods: str, 
         if running.diagnose:
             _diagnose(table.spec.name, table.card, table.spec.metrics, table.plan, workspace, console)
         console.print(summary.closing(outcome, workspace), highlight=False, soft_wrap=True)
+    for spec in cost_specs:
+        costs.table(spec, data, effort, workspace, console, measure=True)
     if failed:
         raise SystemExit(1)
 
@@ -87,8 +93,13 @@ def report(target: str, data: str, effort: Effort, seeds: str, methods: str, tun
     """Render the tables of ``target`` from the records that exist."""
     console, workspace = Console(), Workspace.default()
     effort = settle(effort, seeds)
-    for table in planned(target, data, effort, methods, console, workspace.root if tuned_too else None):
+    cost_specs = cost_tables.of(target)
+    costs.refuse_other_data(cost_specs, data)
+    only_costs = cost_tables.is_item(target)
+    for table in [] if only_costs else planned(target, data, effort, methods, console, workspace.root if tuned_too else None):
         _render(table, effort, workspace, console)
+    for spec in cost_specs:
+        costs.table(spec, data, effort, workspace, console, measure=False)
 
 
 def run(

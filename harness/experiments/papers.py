@@ -7,6 +7,7 @@ a number, or ``{ mean = 83.8, std = 0.34, dagger = true }``. A cell that is abse
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -175,15 +176,23 @@ def roots() -> list[Path]:
     return found
 
 
-def files() -> dict[tuple[str, str], Path]:
-    """(paper, item) -> its file, sorted; of two files of one name the working folder's counts."""
+def files(costs: bool = False) -> dict[tuple[str, str], Path]:
+    """(paper, item) -> its file, sorted; of two files of one name the working folder's counts. ``costs``: tables of costs instead."""
     found = {(path.parent.name, path.stem): path for root in reversed(roots()) for path in root.glob("*/*.toml")}
-    return dict(sorted(found.items()))
+    return {place: path for place, path in sorted(found.items()) if is_cost(path) == costs}
 
 
 def items() -> list[tuple[str, str]]:
     """(paper, item) of every table file, sorted."""
     return list(files())
+
+
+def is_cost(path: Path) -> bool:
+    """Whether the file is a table of costs: a line ``kind = "cost"``."""
+    try:
+        return re.search(r'^kind *= *"cost" *$', path.read_text(encoding="utf-8"), re.MULTILINE) is not None
+    except (OSError, UnicodeDecodeError):
+        return False
 
 
 def select(target: str) -> list[tuple[TableSpec, tuple[str, ...]]]:

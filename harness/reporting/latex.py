@@ -38,7 +38,7 @@ _MARKS = {"": "{}", "best": r"\textbf{{{}}}", "second": r"\underline{{{}}}"}
 
 def latex(told: Told, lines: Sequence[Line]) -> str:
     """A table float, the comparisons as a longtable, the notes as comments."""
-    return _template().render(
+    return fill(
         title=comment(title(told)),
         caption=escape(f"{title(told)}. {caption(told)}"),
         label=f"{told.spec.paper}-{told.spec.item}-{told.card.name}".replace("@", "-"),
@@ -48,6 +48,11 @@ def latex(told: Told, lines: Sequence[Line]) -> str:
         tests=[found for block in told.blocks if (found := _comparisons(block))],
         notes=[(comment(note.heading), [comment(item) for item in note.items]) for note in notes(told)],
     )
+
+
+def fill(**content: object) -> str:
+    """The template with ``content``, which is escaped already."""
+    return _template().render(**content)
 
 
 def escape(text: str) -> str:
