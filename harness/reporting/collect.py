@@ -55,9 +55,9 @@ class Measured:
         return float(np.mean(values)) if values else nan
 
     def std(self, metric: str) -> float:
-        """Sample standard deviation (n - 1) over finished runs; NaN for fewer than two."""
+        """Sample standard deviation (n - 1) over finished runs, exactly 0 where all are equal; NaN for fewer than two."""
         values = list(self.values[metric].values())
-        return float(np.std(values, ddof=1)) if len(values) > 1 else nan
+        return float(np.std(values, ddof=1)) * (len(set(values)) > 1) if len(values) > 1 else nan
 
     def undefined(self, metric: str) -> bool:
         """Runs finished, but the metric has no value for one of them (the correlation of a constant, say)."""

@@ -31,8 +31,10 @@ def confirmation(card: Card, plan: Mapping[str, Sequence[Trial]], store: RecordS
     tuned, published = ([found[row][seed] for seed in shared] for row in ("tuned", "published"))
     rows = [*_valid(card, tuned, published), *_test(card, tuned, published)]
     body = tabulate(rows, HEADS, tablefmt="simple", disable_numparse=True)
-    seeds = ", ".join(map(str, shared))
-    return f"Published and tuned settings on seeds {seeds}, which the search did not use (difference: tuned minus published):\n\n{body}"
+    seeds, planned = ", ".join(map(str, shared)), {trial.identity.seed for trials in plan.values() for trial in trials}
+    lacking = f" INCOMPLETE: {len(shared)} of {len(planned)} pairs of runs, only these are compared." if len(shared) < len(planned) else ""
+    head = f"Published and tuned settings on seeds {seeds}, which the search did not use (difference: tuned minus published).{lacking}"
+    return f"{head.removesuffix('.')}:\n\n{body}"
 
 
 def _valid(card: Card, tuned: Sequence[Record], published: Sequence[Record]) -> Iterator[tuple[str, ...]]:

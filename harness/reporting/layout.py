@@ -161,7 +161,7 @@ def _cell(row: Measured, metric: Metric, test: Tested | None, alpha: float) -> C
     return Cell(
         text=number(mean, metric),
         spread="" if isnan(std) else number(std, metric),
-        dagger=row.complete and test is not None and test.verdict(alpha) == "better",
+        dagger=row.complete and test is not None and test.pairs == test.expected and test.verdict(alpha) == "better",
         value=mean,
         deviation=None if isnan(std) else std,
     )

@@ -12,6 +12,7 @@ from harness.reporting.texts import Told, caption, conditional_label, legend, no
 
 _MARKS = {"": "{}", "best": "**{}**", "second": "<u>{}</u>"}
 _PLAIN_MARKS = {"": "{}", "best": "{}*", "second": "{}+"}
+URGENT = ("Reference", "Incomplete rows", "Incomplete pairs", "Environments")  # notes that the console shows as well
 _SPECIAL = str.maketrans({character: f"\\{character}" for character in "\\`*_|<>[]#"})
 
 
@@ -32,7 +33,7 @@ def markdown(told: Told, lines: Sequence[Line]) -> str:
 def console(told: Told, lines: Sequence[Line]) -> str:
     """Title, caption, table and legend; what is missing; the rest is in the files."""
     body = _table(_body(lines, _plain_cell, str), list(_heads(told)), "simple")
-    urgent = [f"{note.heading}: {item}" for note in notes(told) if note.heading in ("Reference", "Incomplete rows") for item in note.items]
+    urgent = [f"{note.heading}: {item}" for note in notes(told) if note.heading in URGENT for item in note.items]
     return "\n\n".join([title(told), caption(told), body, f"* best, + second best. {legend(told)}", *urgent])
 
 

@@ -27,6 +27,7 @@ from harness.training.settings import Budget
 CSV_COLUMNS = (
     *("paper", "item", "dataset", "data", "simulated", "budget", "protocol", "row", "kind", "numbers", "metric", "mean", "std"),
     *("n", "expected", "reference", "difference", "low", "high", "p", "p_adjusted", "p_conditional", "marks"),
+    *("pairs", "pairs_expected", "verdict", "note"),
 )
 
 
@@ -132,14 +133,20 @@ def _records(told: Told, lines: Sequence[Line]) -> Iterator[dict[str, object]]:
             yield {**common, "metric": name, "mean": _plain(cell.value), "std": _plain(cell.deviation), **tests, "marks": _marks(cell)}
 
 
-def _tests(told: Told, row: str, metric: str) -> dict[str, str]:
+def _tests(told: Told, row: str, metric: str) -> dict[str, object]:
+    """The test of a cell; where none could be made, that it was not. ``note``: what it says of itself, or that a mean is undefined."""
     test = told.family.find(row, metric)
-    if test is None or test.main is None:
-        return {}
-    main, conditional = test.main, test.conditional
+    undefined = "undefined for a run" if told.measured[row].undefined(metric) else ""
+    if test is None:
+        return {"note": undefined}
+    head = {"reference": told.family.reference or "", "pairs": test.pairs, "pairs_expected": test.expected}
+    said = {**head, "verdict": test.verdict(told.spec.alpha), "note": undefined or "no shared runs"}
+    if test.main is None or test.conditional is None:
+        return said
+    main = test.main
     numbers = {"difference": main.difference, "low": main.low, "high": main.high, "p": main.p, "p_adjusted": test.adjusted}
-    shown = {key: _plain(value) for key, value in numbers.items()}
-    return {"reference": told.family.reference or "", **shown, "p_conditional": _plain(conditional.p if conditional else None)}
+    shown = {key: _plain(value) for key, value in {**numbers, "p_conditional": test.conditional.p}.items()}
+    return {**said, **shown, "note": main.note or undefined}
 
 
 def _plain(value: float | int | None) -> str:

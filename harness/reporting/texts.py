@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from math import isnan
 
+from harness.analysis.statistics import Comparison
 from harness.data.catalogue import facts
 from harness.data.schema import Card
 from harness.experiments.papers import Row, TableSpec
 from harness.experiments.schemes import Scheme
 from harness.reporting.collect import Measured, Unit
 from harness.reporting.compare import Family
+from harness.reporting.environments import differences
 from harness.reporting.layout import ABSENT, LOST, UNDEFINED
 from harness.reporting.verdicts import source_lines, verdict_rule
 from harness.training.contract import methods
@@ -98,7 +101,7 @@ def significance(told: Told) -> str:
 
 def test_name(told: Told) -> str:
     """The default test of the design, with what it resamples."""
-    found = max((test.main for test in told.family.tests if test.main), key=lambda main: main.seeds or 0, default=None)
+    found = _usual(told)
     if found is None:
         return "not tested"
     clustered = f" clustered by {facts(told.dataset).groups_are} ({found.clusters})" if found.clusters else ""
@@ -107,6 +110,13 @@ def test_name(told: Told) -> str:
     draws = f", {told.resamples} resamples" if "bootstrap" in found.test else ""
     condition = f", conditional on {found.conditional_on}" if found.conditional_on else ""
     return f"{found.test}{over}{draws}{condition}"
+
+
+def _usual(told: Told) -> Comparison | None:
+    """The test that the caption names: one of those of most runs, of those that could be made where any could."""
+    found = [test.main for test in told.family.tests if test.main]
+    made = [main for main in found if not isnan(main.p)]
+    return max(made or found, key=lambda main: main.seeds or 0, default=None)
 
 
 def conditional_label(told: Told) -> str:
@@ -128,6 +138,7 @@ def notes(told: Told) -> list[Note]:
         "Reference": _each(told, _reference),
         "Incomplete rows": _each(told, _incomplete),
         "Incomplete pairs": _each(told, _pairs),
+        "Environments": _each(told, lambda block: differences(block.measured.values())),
         "Tests (A: the row, B: the reference)": _each(told, _test_notes),
         f"Variance of the difference in {told.spec.label(told.spec.metrics[0])}, by source": _each(told, _sources),
         "Cited only": [f"{row.name}: {_why_cited(row)}." for row in told.spec.rows if row.name not in told.measured],
@@ -210,7 +221,7 @@ def _reasons(row: Measured) -> Iterator[str]:
 
 def _pairs(told: Told) -> list[str]:
     lines = (
-        f"{test.row} against {told.family.reference}: {test.pairs} of {test.expected} pairs of runs"
+        f"{test.row} against {told.family.reference}: {test.pairs} of {test.expected} pairs of runs, no †"
         for test in told.family.tests
         if test.pairs < test.expected
     )
@@ -218,10 +229,29 @@ def _pairs(told: Told) -> list[str]:
 
 
 def _test_notes(told: Told) -> Iterator[str]:
-    """What the tests say of themselves; rows without any pair are told elsewhere."""
+    """What the tests say of themselves, and which were not made as the caption says; rows without any pair are told elsewhere."""
+    usual, others, unmade, made = _usual(told), dict[str, list[str]](), dict[str, list[str]](), 0
     for test in told.family.tests:
-        if test.main is not None and test.main.note:
-            yield f"{test.row}, {told.spec.label(test.metric)}: {test.main.note}."
+        main, conditional, place = test.main, test.conditional, f"{test.row} {told.spec.label(test.metric)}"
+        if main is None or conditional is None:
+            continue
+        if main.note:
+            yield f"{test.row}, {told.spec.label(test.metric)}: {main.note}."
+        if isnan(main.p):
+            continue
+        made += 1
+        if usual is not None and _how(main) != _how(usual):
+            others.setdefault(_how(main), []).append(place)
+        if isnan(conditional.p):
+            unmade.setdefault(conditional.note, []).append(place)
+    yield from (f"Not as the caption says, but by {how}: {_list(places)}." for how, places in others.items())
+    label = conditional_label(told).partition(",")[0]
+    yield from (f"{label}, {why}: {'all of them' if len(places) == made else _list(places)}." for why, places in unmade.items())
+
+
+def _how(test: Comparison) -> str:
+    runs = f"{test.seeds} run{'' if test.seeds == 1 else 's'} of each" if test.seeds else ""
+    return ", ".join(part for part in (test.test, runs, f"conditional on {test.conditional_on}" if test.conditional_on else "") if part)
 
 
 def _why_cited(row: Row) -> str:
