@@ -231,6 +231,62 @@ def profile(
 
 
 @app.command()
+def compare(
+    a: Annotated[str, typer.Argument(metavar="A", help="A method, or your own .py file.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="Another one, or the same with --set-b.")],
+    dataset: Annotated[str, typer.Argument(help="A data set, such as mosi or mosi@minilm.")],
+    settings_a: Annotated[list[str] | None, typer.Option("--set-a", help="A setting of A, such as hidden=64.")] = None,
+    settings_b: Annotated[list[str] | None, typer.Option("--set-b", help="A setting of B, such as iamd=false.")] = None,
+    names: Annotated[str, typer.Option("--metrics", help="Some metrics only: mae,acc7.")] = "",
+    alpha: Annotated[float, typer.Option(min=0.001, max=0.5, help="Level of the verdicts.")] = 0.05,
+    resamples: Annotated[int, typer.Option(min=100, help="Resamples of bootstraps and swaps.")] = 10_000,
+    budget: Budget = "quick",
+    seeds: Annotated[str, typer.Option(help="As for `run`; default: all that are recorded.", rich_help_panel="Effort")] = "",
+    protocol: ProtocolName = "",
+    folds: Folds = 0,
+    repeats: Repeats = 1,
+    validation: Validation = None,
+    groups: Groups = "",
+    modalities: Modalities = "",
+    device: Device = "auto",
+) -> None:
+    """Print every statistic of A against B on one data set, from records; runs nothing."""
+    from harness.commands import comparing as commands
+    from harness.commands.running import parse_groups
+    from harness.experiments.plan import Effort
+
+    effort = Effort(
+        budget=budget,
+        device=device,
+        protocol=protocol,
+        folds=folds,
+        repeats=repeats,
+        validation=validation,
+        groups=parse_groups(groups),
+        modalities=_names(modalities) or None,
+    )
+    systems = commands.System(a, tuple(settings_a or ())), commands.System(b, tuple(settings_b or ()))
+    commands.compare(*systems, dataset, effort, seeds, commands.Asked(_names(names), alpha, resamples))
+
+
+@app.command()
+def rank(
+    methods: Annotated[str, typer.Argument(help="At least two methods: tfn,lmf,mult.")],
+    datasets: Annotated[str, typer.Argument(help="At least two data sets: mosi,mosei,ur_funny.")],
+    metric: Annotated[str, typer.Option(help="What ranks them, such as acc2_nonneg.")],
+    alpha: Annotated[float, typer.Option(min=0.001, max=0.5, help="Level of the tests.")] = 0.05,
+    budget: Budget = "quick",
+    seeds: Annotated[str, typer.Option(help="As for `run`; default: all that are recorded.", rich_help_panel="Effort")] = "",
+    device: Device = "auto",
+) -> None:
+    """Rank methods over several data sets, from records: Friedman's test, mean ranks, pairs that differ."""
+    from harness.commands import comparing as commands
+    from harness.experiments.plan import Effort
+
+    commands.rank(_names(methods), _names(datasets), metric, Effort(budget=budget, device=device), seeds, alpha)
+
+
+@app.command()
 def audit(
     papers: Annotated[list[str] | None, typer.Argument(help="Papers, such as iidaf mkcc; default: all, and MMSA's result page.")] = None,
 ) -> None:

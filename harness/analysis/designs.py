@@ -102,6 +102,12 @@ def compare(metrics: Sequence[Metric], pair: Pair, *, resamples: int = RESAMPLES
     return default_test(pair.design(metrics[0]))(metrics, pair, resamples, seed) if metrics else []
 
 
+def run_values(metric: Metric, pair: Pair) -> tuple[Floats, Floats]:
+    """The metric of every run of A and of B on the clips that it tested: (S_a,), (S_b,)."""
+    a, b = (metric.finish((table * pair.tested(len(table))[..., None]).sum(axis=1)) for table in pair.tables(metric))
+    return a, b
+
+
 def compare_seeds_only(metrics: Sequence[Metric], pair: Pair) -> list[Comparison]:
     """The paired t-test over seeds, as papers report it: conditional on this test set.
 
@@ -111,7 +117,7 @@ def compare_seeds_only(metrics: Sequence[Metric], pair: Pair) -> list[Comparison
 
 
 def _seeds_only(metric: Metric, pair: Pair) -> Comparison:
-    a, b = (metric.finish((table * pair.tested(len(table))[..., None]).sum(axis=1)) for table in pair.tables(metric))
+    a, b = run_values(metric, pair)
     if pair.paired_seeds:
         return paired_t(a, b, metric=metric.name).model_copy(update={"clips": pair.clips})
     return Comparison(

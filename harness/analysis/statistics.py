@@ -9,7 +9,7 @@ from harness.analysis.bayesian import PROBABLE, Posterior, correlated_bayes, def
 from harness.analysis.bootstrap import two_level_bootstrap, two_level_bootstraps
 from harness.analysis.classical import corrected_t, holm, paired_t, wilcoxon
 from harness.analysis.comparisons import Comparison
-from harness.analysis.designs import DEFAULT_TESTS, compare, compare_seeds_only, default_test
+from harness.analysis.designs import DEFAULT_TESTS, compare, compare_seeds_only, default_test, fold_differences, run_values
 from harness.analysis.effects import a12, dz, iqm, rank_biserial, t_interval
 from harness.analysis.friedman import Diagram, Friedman, Scores, critical_difference, diagram, friedman, nemenyi, wilcoxon_holm
 from harness.analysis.intervals import Interval, bca, bca_difference, bca_interval
@@ -52,6 +52,7 @@ __all__ = [
     "diagram",
     "dz",
     "few_clusters",
+    "fold_differences",
     "friedman",
     "holm",
     "iqm",
@@ -62,6 +63,7 @@ __all__ = [
     "posterior",
     "posterior_of",
     "rank_biserial",
+    "run_values",
     "sign_flip",
     "t_interval",
     "t_power",
