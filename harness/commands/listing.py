@@ -39,11 +39,19 @@ def _settings(method: type[Method], console: Console) -> None:
 
 
 def _tables(verbose: bool) -> None:
-    lines = [(spec.name, f"{spec.title} ({', '.join(spec.datasets)})") for spec in (papers.load(*place) for place in papers.items())]
+    lines = [(spec.name, spec.kind, f"{spec.title} ({', '.join(spec.datasets)}; {_protocols(spec)})") for spec in map(_load, papers.items())]
     costs = [spec for place in cost_tables.items() for spec in cost_tables.of("/".join(place))]
-    lines += [(spec.name, f"{spec.title} ({spec.dataset}), costs") for spec in costs]
-    for name, said in sorted(lines):
-        Console().print(f"{name:12} {said}", highlight=False, markup=False, soft_wrap=True)
+    lines += [(spec.name, "cost", f"{spec.title} ({spec.dataset})") for spec in costs]
+    for name, kind, said in sorted(lines):
+        Console().print(f"{name:10} {kind:10}  {said}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _load(place: tuple[str, str]) -> papers.TableSpec:
+    return papers.load(*place)
+
+
+def _protocols(spec: papers.TableSpec) -> str:
+    return ", ".join(scheme.label for scheme in spec.protocol)
 
 
 def _line(one: Description, verbose: bool) -> str:
