@@ -45,7 +45,7 @@ def latex(told: Told, lines: Sequence[Line]) -> str:
         heads=["Model", "Numbers", *map(escape, heads(told.spec))],
         blocks=[_block(list(block)) for _, block in groupby(lines, key=lambda line: line.row)],
         legend=rf"\textbf{{Best}}, \underline{{second best}}. {escape(legend(told))}",
-        tests=[found for block in told.blocks if (found := _comparisons(block))],
+        comparisons=[found for block in told.blocks if (found := _comparisons(block))],
         notes=[(comment(note.heading), [comment(item) for item in note.items]) for note in notes(told)],
     )
 

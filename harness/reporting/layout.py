@@ -84,10 +84,14 @@ def _marks(values: Sequence[Decimal | None], metric: Metric) -> list[Mark]:
     return [names.get(value, "") for value in values]
 
 
+def header(metric: Metric, label: str = "") -> str:
+    """A column's head: label (by default the metric's own), unit, and which way is better."""
+    return f"{label or metric.label}{', %' if metric.percent else ''} {'↑' if metric.higher_is_better else '↓'}"
+
+
 def heads(spec: TableSpec) -> list[str]:
-    """The heads of the metrics' columns: label, unit, and which way is better."""
-    chosen = [metrics[name] for name in spec.metrics]
-    return [f"{spec.label(m.name)}{', %' if m.percent else ''} {'↑' if m.higher_is_better else '↓'}" for m in chosen]
+    """The heads of the metrics' columns."""
+    return [header(metrics[name], spec.label(name)) for name in spec.metrics]
 
 
 def number(value: float, metric: Metric, sign: bool = False) -> str:
