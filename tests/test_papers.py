@@ -150,6 +150,9 @@ FAULTS = {
         ("holes", "A, mosi, mae"),
     ),
     "hole in no row": ("[[rows]]", '[[holes]]\nrows = ["Z"]\nmetrics = ["mae"]\nreason = "x"\n\n[[rows]]', ("holes.rows", "'Z'")),
+    "unknown kind": ("seeds =", 'kind = "ablations"\nseeds =', ("kind", "ablations", "robustness")),
+    "head of no column": ("seeds =", 'heads = { corr = "r" }\nseeds =', ("heads", "corr", "metric of this table")),
+    "two heads alike": ("seeds =", 'heads = { mae = "E", acc2_nonzero = "E" }\nseeds =', ("heads", "'E'", "twice")),
     "no TOML": ("[[rows]]", "[[rows]", ("cannot be read",)),
 }
 

@@ -317,7 +317,7 @@ def test_every_row_has_a_line_per_protocol_and_one_of_what_they_differ_by(case: 
         assert "**" in lines[4 + block][2] and "<u>" in lines[block][2] + lines[7 + block][2]
     assert "random (4 stratified folds); by video (3 grouped folds), budget" in text
     assert "random: † on measured lines: better than Strong" in text and "by video: † on measured lines" in text
-    assert "no test is made of them" in text
+    assert "no test is made of them" in text and "paired t-test over repeats, which takes them for independent" in text
     assert text.count("## Comparisons with Strong: ") == 2
 
 

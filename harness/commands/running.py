@@ -172,7 +172,7 @@ def _chosen(datasets: Sequence[str], data: str) -> Sequence[str]:
 def _is_there(spec: TableSpec, dataset: str, console: Console) -> bool:
     there = is_there(dataset, data_root())
     if not there:
-        text = f"{spec.name} is left out: {facts(base_name(dataset)).title} ({dataset}) was not imported, and it has no simulated form"
+        text = f"{spec.name} is left out: {facts(base_name(dataset)).title} ({dataset}) was not imported"
         console.print(text, style="yellow", highlight=False, markup=False, soft_wrap=True)
     return there
 

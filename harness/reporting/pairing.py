@@ -41,7 +41,7 @@ def _of_folds(sides: Sequence[Mapping[Unit, Record]], shared: Sequence[Unit]) ->
     for unit, (run, columns) in cells.items():
         folds[run, columns] = unit.fold.index
     whole = all((fold == fold[0]).all() for fold in folds)  # every run is on one fold, and always the same: a fixed split
-    tested = len(next(iter(cells.values()))[1]) if whole else sum(len(columns) for _, columns in cells.values()) / len(cells)
+    tested = sum(len(columns) for _, columns in cells.values()) / len(cells)
     a, b = (_filled(side, cells, folds.shape) for side in sides)
     labels, groups = zip(*clips.values(), strict=True)
     fold = next(iter(shared)).fold

@@ -122,7 +122,16 @@ def _usual(told: Told) -> Comparison | None:
 def conditional_label(told: Told) -> str:
     """What the seeds-only test holds for, as printed beside it."""
     found = next((test.conditional for test in told.family.tests if test.conditional), None)
-    return f"{found.test} over seeds, conditional on {found.conditional_on}" if found else ""
+    if found is None:
+        return ""
+    if told.scheme.kind == "official":
+        return f"{found.test} over seeds, conditional on {found.conditional_on}"
+    return f"{found.test} over {runs_are(told.scheme)}s, which takes them for independent"
+
+
+def runs_are(scheme: Scheme) -> str:
+    """What another run would be: a seed on a fixed split, a repeat of all folds, a draw of a hold-out."""
+    return {"official": "seed", "holdout": "draw"}.get(scheme.kind, "repeat")
 
 
 def verdicts(told: Told) -> str:
@@ -201,8 +210,7 @@ def _reference(told: Told) -> Iterator[str]:
 
 
 def _sources(told: Told) -> Iterator[str]:
-    runs_are = {"official": "seed", "holdout": "draw"}.get(told.scheme.kind, "repeat")
-    return source_lines(told.family.sources, facts(told.dataset).groups_are, runs_are)
+    return source_lines(told.family.sources, facts(told.dataset).groups_are, runs_are(told.scheme))
 
 
 def _incomplete(told: Told) -> Iterator[str]:
