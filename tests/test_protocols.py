@@ -319,6 +319,7 @@ def test_every_row_has_a_line_per_protocol_and_one_of_what_they_differ_by(case: 
     assert "random: † on measured lines: better than Strong" in text and "by video: † on measured lines" in text
     assert "no test is made of them" in text and "paired t-test over repeats, which takes them for independent" in text
     assert text.count("## Comparisons with Strong: ") == 2
+    assert text.count("random: All comparisons: out-of-fold predictions of 4 folds, pooled.") == text.count("4 folds, pooled") == 1
 
 
 def test_each_protocol_has_a_family_of_tests_of_its_own(case: Case, tmp_path: Path) -> None:

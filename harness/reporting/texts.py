@@ -238,13 +238,12 @@ def _pairs(told: Told) -> list[str]:
 
 def _test_notes(told: Told) -> Iterator[str]:
     """What the tests say of themselves, and which were not made as the caption says; rows without any pair are told elsewhere."""
+    yield from _said(told)
     usual, others, unmade, made = _usual(told), dict[str, list[str]](), dict[str, list[str]](), 0
     for test in told.family.tests:
         main, conditional, place = test.main, test.conditional, f"{test.row} {told.spec.label(test.metric)}"
         if main is None or conditional is None:
             continue
-        if main.note:
-            yield f"{test.row}, {told.spec.label(test.metric)}: {main.note}."
         if isnan(main.p):
             continue
         made += 1
@@ -260,6 +259,17 @@ def _test_notes(told: Told) -> Iterator[str]:
 def _how(test: Comparison) -> str:
     runs = f"{test.seeds} run{'' if test.seeds == 1 else 's'} of each" if test.seeds else ""
     return ", ".join(part for part in (test.test, runs, f"conditional on {test.conditional_on}" if test.conditional_on else "") if part)
+
+
+def _said(told: Told) -> Iterator[str]:
+    """The notes of the tests, once where all say the same."""
+    said = {(test.row, test.metric): test.main.note.split("; ") for test in told.family.tests if test.main is not None}
+    shared = [part for part in next(iter(said.values()), []) if part and len(said) > 1 and all(part in parts for parts in said.values())]
+    yield from (f"All comparisons: {part}." for part in shared)
+    for (row, metric), parts in said.items():
+        rest = "; ".join(part for part in parts if part not in shared)
+        if rest:
+            yield f"{row}, {told.spec.label(metric)}: {rest}."
 
 
 def _why_cited(row: Row) -> str:
