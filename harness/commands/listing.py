@@ -39,7 +39,8 @@ def _settings(method: type[Method], console: Console) -> None:
 
 
 def _tables(verbose: bool) -> None:
-    lines = [(spec.name, spec.kind, f"{spec.title} ({', '.join(spec.datasets)}; {_protocols(spec)})") for spec in map(_load, papers.items())]
+    specs = map(_load, papers.items())
+    lines = [(spec.name, str(spec.kind), f"{spec.title} ({', '.join(spec.datasets)}; {_protocols(spec)})") for spec in specs]
     costs = [spec for place in cost_tables.items() for spec in cost_tables.of("/".join(place))]
     lines += [(spec.name, "cost", f"{spec.title} ({spec.dataset})") for spec in costs]
     for name, kind, said in sorted(lines):
