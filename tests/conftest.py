@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import hypothesis
@@ -40,3 +42,22 @@ def shared() -> Path:
     if not (folder / "data").is_dir():
         pytest.skip(f"real data not found: no folder {folder}/data (set MER_SHARED to the folder that holds data/)")
     return folder
+
+
+@pytest.fixture
+def read_only(tmp_path: Path) -> Iterator[Path]:
+    """A folder in which nobody can write, root included."""
+    folder = tmp_path / "read_only"
+    folder.mkdir()
+    if os.geteuid():
+        folder.chmod(0o555)
+        yield folder
+        folder.chmod(0o755)
+        return
+    if (
+        shutil.which("mount") is None
+        or subprocess.run(["mount", "-t", "tmpfs", "-o", "ro,size=1m", "tmpfs", str(folder)], check=False).returncode
+    ):
+        pytest.skip("for root, a folder that cannot be written has to be mounted")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=False)

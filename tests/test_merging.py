@@ -6,8 +6,6 @@ import itertools
 import json
 import os
 import shutil
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -181,25 +179,6 @@ def test_an_interrupted_merge_continues(
     code, out, _ = call(capsys, *arguments)
     assert code == 0 and "3 records added, 1 there before" in out
     assert content(whole.root) == content(target.root)
-
-
-@pytest.fixture
-def read_only(tmp_path: Path) -> Iterator[Path]:
-    """A folder in which nobody can write, root included."""
-    folder = tmp_path / "read_only"
-    folder.mkdir()
-    if os.geteuid():
-        folder.chmod(0o555)
-        yield folder
-        folder.chmod(0o755)
-        return
-    if (
-        shutil.which("mount") is None
-        or subprocess.run(["mount", "-t", "tmpfs", "-o", "ro,size=1m", "tmpfs", str(folder)], check=False).returncode
-    ):
-        pytest.skip("for root, a folder that cannot be written has to be mounted")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=False)
 
 
 def test_a_target_that_cannot_be_written_is_named_at_once(

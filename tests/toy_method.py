@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
+import threading
 import time
+from pathlib import Path
 
 import torch
 from pydantic import Field
@@ -25,7 +28,7 @@ class Toy(Method):
     class Config(MethodConfig):
         hidden: int = Field(8, ge=1, description="width of the hidden layer", json_schema_extra=tunable(4, 32, log=True))
         dropout: float = Field(0.3, ge=0, lt=1, description="dropout on the hidden layer", json_schema_extra=tunable(0.0, 0.6))
-        trouble: str = Field("", description="nan, crash, die, die_once:PATH or hang, in training")
+        trouble: str = Field("", description="nan, crash, die, die_once:PATH, hang, memory, limit or linger, in training")
         pause: float = Field(0.0, ge=0, description="seconds to wait in every training batch")
         weights: Weights = Weights()
         training: Training = Training(batch_size=16, max_epochs=6, patience=6)
@@ -55,7 +58,22 @@ class Toy(Method):
             raise RuntimeError("a fault in the method")
         if kind == "hang":
             time.sleep(3600)
+        if kind == "memory":
+            torch.empty(2**50)
+        if kind == "limit":
+            fill_a_small_memory()
+        if kind == "linger" and threading.active_count() < 5:
+            threading.Thread(target=time.sleep, args=(3600,)).start()
         if kind == "die" or (kind == "die_once" and not os.path.exists(path)):
             if path:
                 open(path, "w").close()
             os.kill(os.getpid(), signal.SIGKILL)
+
+
+def fill_a_small_memory() -> None:
+    """As on a machine with 256 MB left, for a worker process that has its life behind it then."""
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + 2**28,) * 2)
+    kept = []
+    while True:
+        kept.append(torch.ones(2**22))

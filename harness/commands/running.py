@@ -52,6 +52,8 @@ class Running:
             raise ConfigError(f"--diagnose {self.diagnose} is not known", f"Allowed: {BEST_ON_TEST}.")
 
     def executor(self) -> Executor:
+        if self.inline and self.timeout:
+            raise ConfigError("--timeout cannot stop a trial that runs inline", "Leave one of the two out.")
         return Inline() if self.inline else Processes(self.count(), self.timeout)
 
     def count(self) -> int:
@@ -321,8 +323,10 @@ def parse_setting(text: str) -> tuple[str, Any]:
 
 def _why(trial: Trial, store: RecordStore) -> str:
     """Why a trial would be run, or that it would not."""
-    if trial.key in store:
+    if store.sound(trial.key):
         return "recorded, would be reused"
+    if trial.key in store:
+        return "would be run: its record is damaged"
     failure = store.failure(trial.key)
     if failure:
         return f"failed before ({failure.reason}: {failure.message}); --retry-failed runs it again"

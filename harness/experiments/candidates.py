@@ -110,6 +110,8 @@ class _Evaluation:
     def _restore(self, checkpoint: Checkpoint) -> loop.State | None:
         """The state of the training that was interrupted; trainings finished before it are taken over."""
         stored = checkpoint.read()
+        if checkpoint.fault:
+            self.report(Warned(self.identity.key, checkpoint.fault))
         if not stored or stored.get("key") != self.identity.key or stored.get("limits") != list(self.job.limits):
             return None
         self.runs = [InnerRun.model_validate(run) for run in stored["runs"]]

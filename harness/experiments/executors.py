@@ -5,9 +5,12 @@ from __future__ import annotations
 import math
 import multiprocessing
 import os
+import signal
+import sys
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import BaseContext
@@ -15,6 +18,7 @@ from multiprocessing.process import BaseProcess
 from typing import Protocol
 
 from harness.experiments.events import Evaluated, Event, Failed, Finished, Listener, Warned
+from harness.experiments.interrupts import undisturbed
 from harness.experiments.memory import keep_freed_memory
 from harness.experiments.records import Failure
 from harness.experiments.worker import Job, attempt
@@ -27,11 +31,17 @@ ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 class Executor(Protocol):
     """Runs jobs and reports their events; every job ends with Finished, Failed or, in a search, Evaluated."""
 
+    @property
+    def workers(self) -> int:
+        """Trials that run at a time."""
+
     def run(self, jobs: Sequence[Job], on_event: Listener) -> None: ...
 
 
 class Inline:
     """All trials in this process, one after another: for debuggers and small runs."""
+
+    workers = 1
 
     def run(self, jobs: Sequence[Job], on_event: Listener) -> None:
         for job in jobs:
@@ -94,8 +104,12 @@ class Processes:
                     self._start(context, active, *waiting.take())
                 for connection in wait(list(active), timeout=self._patience(active)):
                     assert isinstance(connection, Connection)
-                    _receive(connection, active, waiting, self.tries, on_event)
+                    with undisturbed():
+                        _receive(connection, active, waiting, self.tries, on_event)
                 _stop_overdue(active, on_event)
+        except KeyboardInterrupt:
+            _drain(active, on_event)
+            raise
         finally:
             for worker in active.values():
                 worker.process.kill()
@@ -126,10 +140,17 @@ def _context(jobs: Sequence[Job]) -> BaseContext:
 
 
 def _serve(job: Job, connection: Connection) -> None:
-    """A worker's life: one trial, its events sent to the parent; it ends at once when the parent is gone."""
+    """A worker's life: one trial, its events sent to the parent; it ends at once when the parent is gone, and after its trial.
+
+    A terminal sends Ctrl-C to workers too, but it is the parent that stops them.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_exit_with_parent, args=(connection,), daemon=True).start()
     keep_freed_memory()
     attempt(job, connection.send)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)  # a thread or an exit handler that a method left behind must not keep a core from the next trial
 
 
 def _exit_with_parent(connection: Connection) -> None:
@@ -154,6 +175,18 @@ def _receive(connection: Connection, active: dict[Connection, _Worker], waiting:
     on_event(event)
 
 
+def _drain(active: dict[Connection, _Worker], on_event: Listener) -> None:
+    """Store what workers have finished and nobody has read yet."""
+    with undisturbed():
+        for connection, worker in active.items():
+            with suppress(EOFError, OSError):
+                while not worker.ended and connection.poll():
+                    event = connection.recv()
+                    worker.ended = isinstance(event, Finished | Failed | Evaluated)
+                    if worker.ended:
+                        on_event(event)
+
+
 def _bury(connection: Connection, active: dict[Connection, _Worker], waiting: Queue, tries: int, on_event: Listener) -> None:
     worker = active.pop(connection)
     connection.close()
@@ -165,7 +198,7 @@ def _bury(connection: Connection, active: dict[Connection, _Worker], waiting: Qu
         on_event(Warned(worker.job.trial.key, f"the worker died ({how}); it starts again from its checkpoint"))
         waiting.again(worker.job, worker.tries + 1)
     else:
-        on_event(Failed(_failure(worker.job, "died", f"the worker died {worker.tries} times ({how}); memory may be short")))
+        on_event(Failed(failure_of(worker.job, "died", f"the worker died {worker.tries} times ({how}); memory may be short")))
 
 
 def _stop_overdue(active: dict[Connection, _Worker], on_event: Listener) -> None:
@@ -176,12 +209,12 @@ def _stop_overdue(active: dict[Connection, _Worker], on_event: Listener) -> None
             worker.process.join()
             connection.close()
             del active[connection]
-            on_event(Failed(_failure(worker.job, "timeout", "the trial passed its time limit (--timeout)")))
+            on_event(Failed(failure_of(worker.job, "timeout", "the trial passed its time limit (--timeout)")))
 
 
 def _cause_of_death(exitcode: int | None) -> str:
     return f"signal {-exitcode}" if exitcode is not None and exitcode < 0 else f"exit code {exitcode}"
 
 
-def _failure(job: Job, reason: str, message: str) -> Failure:
+def failure_of(job: Job, reason: str, message: str) -> Failure:
     return Failure.model_validate({"identity": job.trial.identity, "budget": job.trial.budget, "reason": reason, "message": message})

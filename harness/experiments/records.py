@@ -13,6 +13,7 @@ import json
 import os
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -104,7 +105,7 @@ class Failure(Frozen):
 
     identity: Identity
     budget: str
-    reason: Literal["diverged", "error", "died", "timeout"]
+    reason: Literal["diverged", "error", "memory", "died", "timeout"]
     message: str
     traceback: str = ""
 
@@ -225,7 +226,10 @@ class RecordStore:
         return sorted(path.parent.name for path in self.root.glob("*/failure.json"))
 
     def records(self) -> Iterator[Record]:
-        return map(self.get, self.keys())
+        """All records that can be read."""
+        for key in self:
+            with suppress(RecordError):
+                yield self.get(key)
 
 
 def _read(path: Path, kind: type[Stored]) -> Stored | None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from harness.errors import Stopped
@@ -42,38 +43,41 @@ class Outcome:
 
 
 def outstanding(trials: Sequence[Trial], store: RecordStore, retry_failed: bool, diagnose: bool = False) -> list[Trial]:
-    """The trials that have to be run: no record yet, and no failure unless those are retried; or no diagnosis yet. Each key once."""
+    """The trials that have to be run: no sound record yet, and no failure unless those are retried; or no diagnosis yet. Each key once."""
     unique = {trial.key: trial for trial in trials}
     return [trial for key, trial in unique.items() if _lacking(key, store, retry_failed, diagnose)]
 
 
 def _lacking(key: str, store: RecordStore, retry_failed: bool, diagnose: bool) -> bool:
-    if key in store:
+    if store.sound(key):
         return diagnose and store.diagnosis(key) is None
-    return retry_failed or store.failure(key) is None
+    return (
+        retry_failed or key in store or store.failure(key) is None
+    )  # a record that is there and damaged is as good as none, and no failure
 
 
 def run(trials: Sequence[Trial], workspace: Workspace, executor: Executor, tracker: Tracker, options: Options, listen: Listener) -> Outcome:
     """Run the outstanding trials; every finished one is stored before anything else happens to it.
 
-    Raises HarnessError where the results folder cannot be written or the disk fills up.
+    Damaged records are set aside and run again. Raises HarnessError where the results folder cannot be written or the
+    disk fills up, Stopped after Ctrl-C.
     """
     store = workspace.store
-    waiting = outstanding(trials, store, options.retry_failed, options.diagnose)
-    keys = dict.fromkeys(trial.key for trial in trials)
-    outcome = Outcome(
-        reused=[key for key in keys if key in store],
-        failed=[key for key in keys if key not in store and not options.retry_failed and store.failure(key)],
-    )
-    jobs = [_job(trial, workspace, options) for trial in waiting]
-    with workspace.writing() as reserve:
-        for key in outcome.reused:
-            tracker.publish(store.get(key), store.runtime(key))
+    with workspace.writing() as reserve:  # what is outstanding is asked under the lock: another process may just have ended
+        waiting = outstanding(trials, store, options.retry_failed, options.diagnose)
+        for trial in waiting:
+            if trial.key in store and not store.sound(trial.key):
+                _set_aside(trial.key, store, reserve, listen)
+        outcome = _before(trials, waiting, store)
+        jobs = [_job(trial, workspace, options) for trial in waiting]
+        clerk = _Clerk(workspace, tracker, reserve, outcome, listen)
         try:
-            executor.run(jobs, _Clerk(workspace, tracker, reserve, outcome, listen))
+            executor.run(jobs, clerk)
+            clerk.catch_up()
         except KeyboardInterrupt:
             raise Stopped("stopped; finished results are kept", "The same command continues where this one stopped.") from None
     if options.diagnose:
+        keys = dict.fromkeys(trial.key for trial in trials)
         outcome.undiagnosed = [key for key in keys if key in store and store.diagnosis(key) is None]
     return outcome
 
@@ -81,6 +85,18 @@ def run(trials: Sequence[Trial], workspace: Workspace, executor: Executor, track
 def _job(trial: Trial, workspace: Workspace, options: Options) -> Job:
     place = workspace.checkpoint(trial.key)
     return Job(trial, options.data_root, place, options.checkpoint_seconds, options.plugin, options.diagnose)
+
+
+def _before(trials: Sequence[Trial], waiting: Sequence[Trial], store: RecordStore) -> Outcome:
+    """What became earlier of the trials; one with a record that waits for its diagnosis is among those reused."""
+    keys, waits = dict.fromkeys(trial.key for trial in trials), {trial.key for trial in waiting}
+    return Outcome(reused=[key for key in keys if key in store], failed=[key for key in keys if key not in store and key not in waits])
+
+
+def _set_aside(key: str, store: RecordStore, reserve: Reserve, listen: Listener) -> None:
+    places: list[Path] = []
+    reserve.protect(lambda: places.append(store.set_aside(key)), f"the damaged record of trial {key}")
+    listen(Warned(key, f"its record is damaged and was set aside as {places[0]}; the trial runs again"))
 
 
 @dataclass
@@ -119,16 +135,25 @@ class _Clerk:
         if found is not None:
             self.reserve.protect(lambda: self.workspace.store.put_diagnosis(found), f"the diagnosis of trial {event.key}")
 
+    def catch_up(self) -> None:
+        """Publish what MLflow lacks of the records that were there before: last, since to list its runs takes seconds."""
+        for key in self.tracker.lacking(self.outcome.reused):
+            self._mirror(key, partial(self._publish, key))
+
+    def _publish(self, key: str) -> None:
+        store = self.workspace.store
+        self.tracker.publish(store.get(key), store.runtime(key))
+
     def _store(self, event: Finished) -> None:
         self.reserve.protect(lambda: self.workspace.store.put(event.record, event.runtime), f"the record of trial {event.key}")
         self.outcome.finished.append(event.key)
         self._diagnosed(event)
         self.workspace.checkpoint(event.key).unlink(missing_ok=True)
+        self._mirror(event.key, lambda: self.tracker.publish(event.record, event.runtime))
+
+    def _mirror(self, key: str, publish: Callable[[], None]) -> None:
         sound = not self.tracker.problem
-        self.reserve.protect(lambda: self.tracker.publish(event.record, event.runtime), "a note of what MLflow still lacks")
+        self.reserve.protect(publish, "a note of what MLflow still lacks")
         if sound and self.tracker.problem:
-            self.listen(
-                Warned(
-                    event.key, f"MLflow does not answer ({self.tracker.problem}); records are kept, `harness track` publishes them later"
-                )
-            )
+            text = f"MLflow does not answer ({self.tracker.problem}); records are kept, `harness track` publishes them later"
+            self.listen(Warned(key, text))

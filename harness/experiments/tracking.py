@@ -10,8 +10,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
+
 from harness.data.schema import Frozen
-from harness.experiments.records import Record, RecordStore, Runtime
+from harness.experiments.records import Record, RecordError, RecordStore, Runtime
 from harness.experiments.search import Search
 from harness.experiments.search import curve as search_curve
 from harness.experiments.study import TrialRecord
@@ -56,8 +58,17 @@ class Tracker:
                 path.unlink(missing_ok=True)
                 return
             except Exception as error:  # whatever MLflow or its server does, the record is safe and the run goes on
-                self.problem = f"{type(error).__name__}: {str(error).strip().splitlines()[0][:200]}" if str(error) else type(error).__name__
+                self.problem = _reason(error)
         write_atomic(path, Pending(key=record.key, experiment=self.experiment).model_dump_json().encode())
+
+    def lacking(self, keys: Sequence[str]) -> list[str]:
+        """Those of ``keys`` that the experiment has no run for; where MLflow fails, those that are not noted as pending."""
+        if keys and not self.problem:
+            try:
+                self._known.update(_published(self._connect(), self._experiment_id, self.workspace))
+            except Exception as error:
+                self.problem = _reason(error)
+        return [key for key in keys if key not in self._known and not (self.problem and self._pending_path(key).exists())]
 
     def _pending_path(self, key: str) -> Path:
         name = self.experiment.replace("/", "_").replace(" ", "_")
@@ -65,18 +76,20 @@ class Tracker:
 
     def _publish(self, record: Record, runtime: Runtime | None) -> None:
         client = self._connect()
-        if record.key in self._known:
+        if record.key in self._known or record.key in set(_published(client, self._experiment_id, self.workspace, record.key)):
             return
-        run_id = client.create_run(self._experiment_id, run_name=_run_name(record), tags=_tags(record)).info.run_id
+        run_id = client.create_run(
+            self._experiment_id, run_name=_run_name(record), tags={**_tags(record), "results": self.workspace.name}
+        ).info.run_id
         _log(client, run_id, record, runtime)
         client.set_terminated(run_id)
         self._known.add(record.key)
 
     def _connect(self) -> MlflowClient:
         if self._client is None:
+            _make_database(self.workspace)
             client = _client(self.workspace.tracking_uri)
             self._experiment_id = _experiment(client, self.experiment, self.workspace)
-            self._known = set(_published(client, self._experiment_id))
             self._client = client
         return self._client
 
@@ -84,16 +97,20 @@ class Tracker:
 def publish_pending(workspace: Workspace) -> tuple[int, list[str]]:
     """Publish what is pending; returns how many records MLflow took, and one line per experiment it refused."""
     trackers: dict[str, Tracker] = {}
-    done = 0
+    done, unread = 0, []
     for path in sorted(workspace.pending.glob("*.json")):
-        entry = Pending.model_validate_json(path.read_bytes())
-        tracker = trackers.setdefault(entry.experiment, Tracker(workspace, entry.experiment))
-        _publish_one(tracker, workspace.store, entry, path)
+        try:
+            entry = Pending.model_validate_json(path.read_bytes())
+            tracker = trackers.setdefault(entry.experiment, Tracker(workspace, entry.experiment))
+            _publish_one(tracker, workspace.store, entry, path)
+        except (ValidationError, RecordError) as error:
+            unread.append(f"{path}: {_reason(error)}")
         done += not path.exists()
-    return done, [f"{name}: {tracker.problem}" for name, tracker in trackers.items() if tracker.problem]
+    return done, [f"{name}: {tracker.problem}" for name, tracker in trackers.items() if tracker.problem] + unread
 
 
 def _publish_one(tracker: Tracker, store: RecordStore, entry: Pending, path: Path) -> None:
+    """``path`` is gone afterwards where MLflow has the record, or nobody has it."""
     if entry.key not in store:
         path.unlink()
     elif not tracker.problem:
@@ -110,6 +127,24 @@ def _client(uri: str) -> MlflowClient:
     return MlflowClient(tracking_uri=uri)
 
 
+def _make_database(workspace: Workspace) -> None:
+    """MLflow's SQLite file, made under another name first: one that is cut off half-made could never be opened again."""
+    path = workspace.database
+    if path.exists() or workspace.tracking_uri != f"sqlite:///{path}":
+        return
+    fresh = path.with_name(f".{path.name}.new")
+    for left in path.parent.glob(f"{fresh.name}*"):  # by a killed process, with its journal
+        left.unlink()
+    _client(f"sqlite:///{fresh}").search_experiments(max_results=1)
+    os.replace(fresh, path)
+
+
+def _reason(error: Exception) -> str:
+    """An error on one line."""
+    name, first = type(error).__name__, str(error).strip().partition("\n")[0][:200]
+    return f"{name}: {first}" if first else name
+
+
 def _experiment(client: MlflowClient, name: str, workspace: Workspace) -> str:
     found = client.get_experiment_by_name(name)
     if found is not None:
@@ -119,15 +154,18 @@ def _experiment(client: MlflowClient, name: str, workspace: Workspace) -> str:
     return str(client.create_experiment(name, artifact_location=artifacts))
 
 
-def _published(client: MlflowClient, experiment_id: str) -> Iterator[str]:
-    """Keys of the trials whose run is complete; a run that was cut off is deleted, so that it is published again whole."""
-    token = None
+def _published(client: MlflowClient, experiment_id: str, workspace: Workspace, key: str = "") -> Iterator[str]:
+    """Keys of the trials, or of ``key`` alone, whose run is complete.
+
+    A run of this results folder that was cut off is deleted, so that it is published again whole; another folder's may be under way.
+    """
+    token, which = None, f"tags.trial_key = '{key}'" if key else ""
     while True:
-        page = client.search_runs([experiment_id], max_results=1000, page_token=token)
+        page = client.search_runs([experiment_id], which, max_results=1000, page_token=token)
         for run in page:
             if run.info.status == "FINISHED":
                 yield run.data.tags.get("trial_key", "")
-            else:
+            elif run.data.tags.get("results", workspace.name) == workspace.name:
                 client.delete_run(run.info.run_id)
         token = page.token
         if not token:
@@ -193,6 +231,7 @@ def publish_search(workspace: Workspace, search: Search, trials: Sequence[TrialR
     The experiment is ``tune <data set>``. What is there already stays.
     """
     try:
+        _make_database(workspace)
         client = _client(workspace.tracking_uri)
         experiment = _experiment(client, f"tune {search.dataset}", workspace)
         known = {run.data.tags.get("trial_key", ""): run.info.run_id for run in client.search_runs([experiment], max_results=10_000)}
@@ -202,7 +241,7 @@ def publish_search(workspace: Workspace, search: Search, trials: Sequence[TrialR
                 _publish_trial(client, experiment, parent, search, trial)
         return ""
     except Exception as error:  # as in Tracker: the trials have files of their own
-        return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:200]}"
+        return _reason(error)
 
 
 def _publish_search(client: MlflowClient, experiment: str, search: Search) -> str:

@@ -59,8 +59,17 @@ def attempt(job: Job, report: Listener) -> None:
     except HarnessError as error:
         event = Failed(_failure(job.trial, "error", str(error)))
     except Exception as error:  # a method may fail in any way: that is a failed trial, not a failed run
-        event = Failed(_failure(job.trial, "error", f"{type(error).__name__}: {error}", traceback.format_exc()))
+        reason = "memory" if is_memory_short(error) else "error"
+        event = Failed(_failure(job.trial, reason, f"{type(error).__name__}: {error}", traceback.format_exc()))
     report(event)
+
+
+def is_memory_short(error: Exception) -> bool:
+    """Whether an allocation failed; PyTorch says so by a type of its own on a GPU, and in words on a CPU."""
+    words = ("can't allocate memory", "not enough memory", "out of memory")
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and any(part in str(error) for part in words)
+    )
 
 
 def run_trial(job: Job, report: Listener) -> Finished | Evaluated:
@@ -167,6 +176,8 @@ class _Session:
     def _train(self, method: Method, train: Split, valid: Split, dataset: Dataset, config: MethodConfig) -> loop.Run:
         checkpoint = Checkpoint(self.job.checkpoint, self.job.checkpoint_seconds)
         usable = self._usable(checkpoint.read())
+        if checkpoint.fault:
+            self.report(Warned(self.identity.key, checkpoint.fault))
         if usable:
             self.epoch_seconds = list(usable["seconds"])
             if self.watch:

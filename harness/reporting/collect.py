@@ -89,7 +89,7 @@ def _look_up(trial: Trial, card: Card, store: RecordStore) -> Record | str:
     try:
         record = store.get(trial.key)
     except HarnessError:
-        return f"the record {trial.key} is damaged; delete its folder and run again"
+        return f"the record {trial.key} is damaged; `harness reproduce` sets it aside and runs it again"
     if record.key != trial.key or record.identity.data != card.fingerprint or record.simulated != card.simulated:
         return f"the record {trial.key} was made from other data or by another trial; delete its folder and run again"
     return record
