@@ -19,7 +19,7 @@ def closing(outcome: Outcome, workspace: Workspace) -> str:
         f"{len(outcome.finished)} trials run, {len(outcome.reused)} reused, {len(outcome.failed)} failed.",
         f"  records   {workspace.store.root}",
         f"  tables    {workspace.tables}",
-        f"  MLflow    mlflow ui --backend-store-uri {workspace.tracking_uri}   (or: nox -s ui)",
+        f"  MLflow    {_mlflow(workspace.tracking_uri)}",
     ]
     if outcome.failed:
         lines += [f"  failed    {workspace.store.folder(key)}/failure.json" for key in outcome.failed]
@@ -29,6 +29,11 @@ def closing(outcome: Outcome, workspace: Workspace) -> str:
     if pending:
         lines.append(f"  {pending} runs are not in MLflow yet: harness track")
     return "\n".join(lines)
+
+
+def _mlflow(uri: str) -> str:
+    """A server's pages are where it is; a database needs one to be started."""
+    return uri if uri.startswith("http") else f"mlflow ui --backend-store-uri {uri}   (or: nox -s ui)"
 
 
 def scores(trials: Sequence[Trial], store: RecordStore) -> str:
