@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import permutations
-from math import isqrt
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -18,6 +17,7 @@ from harness.nn.attention import attention_mask
 from harness.nn.masked import MaskedBatchNorm, time_mean
 from harness.nn.resnet import ResNet
 from harness.training import Batch, Inputs, Method, MethodConfig, Output, Task, Training, register_method
+from harness.training.audiovisual import frame_channels
 from harness.training.by_modality import ByModality
 from harness.training.settings import TaskLoss
 
@@ -194,12 +194,7 @@ class AMCM(Method):
         size = self.config.frame_size
         if name != "vision" or size is None:
             return Film(1, dim, 1, self.config)
-        if dim not in (size**2, 3 * size**2):
-            raise ConfigError(
-                f"vision has {dim} features per frame; frame_size = {size} means {size**2} (grey) or {3 * size**2} (red, green, blue)",
-                f"Set frame_size to {_side(dim)}.",
-            )
-        return Film(size, dim // size**2, self.config.grid, self.config)
+        return Film(size, frame_channels(name, dim, size), self.config.grid, self.config)
 
     def _picture(self, name: str, dim: int) -> Picture:
         if dim % self.config.picture_channels:
@@ -241,12 +236,3 @@ class AMCM(Method):
             "spatial": spatial.view(len(layers), *[stream.patches.grid] * 4),
             "temporal": torch.stack([layer.temporal.detach().cpu() for layer in layers]),
         }
-
-
-def _side(dim: int) -> str:
-    """What frame_size could be for frames of ``dim`` features, in words."""
-    for channels in (1, 3):
-        side = isqrt(dim // channels)
-        if channels * side**2 == dim:
-            return f"{side} if these are the pixels of a frame, or to null if they are other features"
-    return "null: these features are not the pixels of a square frame"

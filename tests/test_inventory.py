@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from helpers import NAMES, REGRESSION
+from helpers import CLASSIFIERS, NAMES
 from kit import TOY, call
 from torch import nn
 
-from harness.analysis.inventory import WIDTHS, describe
+from harness.analysis.inventory import TASKS, WIDTHS, describe
 from harness.errors import ConfigError
 from harness.experiments.plugins import load_file
 from harness.training import Inputs, Method, MethodConfig, methods
@@ -39,7 +39,7 @@ class Faulty(Method):
 def test_parameters_are_those_of_the_built_method(name: str) -> None:
     method = methods[name]
     described = describe(name, method)
-    built = method(Inputs(WIDTHS), REGRESSION, method.Config.model_validate(dict(method.presets.get("mosi", {}))))
+    built = method(Inputs(WIDTHS), TASKS[name in CLASSIFIERS], method.Config.model_validate(dict(method.presets.get("mosi", {}))))
     assert described.parameters == sum(p.numel() for p in built.parameters() if p.requires_grad)
     assert described.kind in ("baseline", "proposed") and described.reference and described.modalities
 

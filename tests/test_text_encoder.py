@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import CLOSE, NAMES, whole
+from helpers import CLASSIFIERS, CLOSE, NAMES, READS, whole
 from kit import call, job, tiny_dataset, trial
 from test_text import tiny_encoder
 
@@ -30,7 +30,7 @@ from harness.training.text_encoder import WithTextEncoder, tokenised
 
 pytest.importorskip("transformers")
 WORDS = {False: "BAD MOVIE", True: "good fine movie"}
-NOT_TRAINED = {"majority", "ridge"}
+NOT_TRAINED = {"majority", "ridge", *CLASSIFIERS}
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +135,7 @@ def test_the_encoder_has_its_own_rate_and_frozen_parts_stay(encoder: Path) -> No
     assert any("layer.1." in name for name in moved)
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in NOT_TRAINED])
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in NOT_TRAINED and name not in READS])
 def test_any_text_method_trains_an_encoder(name: str, encoder: Path) -> None:
     train_part = parts_of(encoder)["train"]
     try:
@@ -152,7 +152,7 @@ def test_any_text_method_trains_an_encoder(name: str, encoder: Path) -> None:
     assert any("layer.0." in key for key in used) and any("word_embeddings" in key for key in used)
 
 
-@pytest.mark.parametrize("name", sorted(NOT_TRAINED))
+@pytest.mark.parametrize("name", sorted(NOT_TRAINED - set(CLASSIFIERS)))
 def test_a_method_without_gradient_steps_is_refused(name: str, encoder: Path) -> None:
     with pytest.raises(ConfigError, match="no gradient step"):
         built(name, encoder, parts_of(encoder)["train"])

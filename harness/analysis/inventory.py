@@ -16,13 +16,14 @@ from harness.training.contract import Inputs, Method, MethodConfig
 
 WIDTHS = {"text": 768, "audio": 5, "vision": 20}  # CMU-MOSI as the field has it: BERT, selected COVAREP and FACET features
 DATASET = "mosi"
-TASK = Task(kind="regression", low=-3, high=3)
+TASKS = (Task(kind="regression", low=-3, high=3), Task(kind="classification", classes=tuple("abcdefgh")))
 KINDS = {"baselines": "baseline", "methods": "proposed"}  # by package; anything else is the user's own
 
 
 @dataclass(frozen=True)
 class Description:
-    """``parameters``: trainable, at the preset for MOSI with 768/5/20 inputs, of as many modalities as the method takes.
+    """``parameters``: trainable, at the preset for MOSI with 768/5/20 inputs, of as many modalities as the method takes; of a method
+    for classes, with eight of them.
 
     ``needs``: the smallest sets of modalities that it can be built for. Both are empty where it cannot be built: ``problem``
     says why.
@@ -46,18 +47,9 @@ class Description:
 
 def describe(name: str, method: type[Method]) -> Description:
     """The description of ``method``, registered under ``name``. Nothing is trained."""
-    sizes: dict[tuple[str, ...], int] = {}
-    problem = ""
-    for subset in (subset for size in (1, 2, 3) for subset in combinations(MODALITIES, size)):
-        if len(subset) < len(MODALITIES) and any(set(known) < set(subset) for known in sizes):
-            continue  # more than a set that will do; the full set is built for its size
-        try:
-            sizes[subset] = _size(method, subset)
-        except ConfigError:
-            continue
-        except Exception as error:  # a user's method may fail in any way
-            problem = f"{type(error).__name__}: {error}"
-            break
+    sizes, problem = _sizes(method, TASKS[0])
+    if not sizes and not problem:
+        sizes, problem = _sizes(method, TASKS[1])
     return Description(
         name=name,
         kind=KINDS.get(method.__module__.partition(".")[0], "own"),
@@ -69,11 +61,26 @@ def describe(name: str, method: type[Method]) -> Description:
     )
 
 
-def _size(method: type[Method], modalities: Sequence[str]) -> int:
+def _sizes(method: type[Method], task: Task) -> tuple[dict[tuple[str, ...], int], str]:
+    """Trainable parameters by set of modalities, of the sets that will do, and why it could not go on."""
+    sizes: dict[tuple[str, ...], int] = {}
+    for subset in (subset for size in (1, 2, 3) for subset in combinations(MODALITIES, size)):
+        if len(subset) < len(MODALITIES) and any(set(known) < set(subset) for known in sizes):
+            continue  # more than a set that will do; the full set is built for its size
+        try:
+            sizes[subset] = _size(method, task, subset)
+        except ConfigError:
+            continue
+        except Exception as error:  # a user's method may fail in any way
+            return sizes, f"{type(error).__name__}: {error}"
+    return sizes, ""
+
+
+def _size(method: type[Method], task: Task, modalities: Sequence[str]) -> int:
     """Trainable parameters."""
     config: MethodConfig = method.Config.model_validate(dict(method.presets.get(DATASET, {})))
     with _Unfilled():
-        built = method(Inputs({name: WIDTHS[name] for name in modalities}), TASK, config)
+        built = method(Inputs({name: WIDTHS[name] for name in modalities}), task, config)
     return sum(parameter.numel() for parameter in built.parameters() if parameter.requires_grad)
 
 

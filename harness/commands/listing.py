@@ -57,6 +57,6 @@ def _protocols(spec: papers.TableSpec) -> str:
 
 def _line(one: Description, verbose: bool) -> str:
     size = "?" if one.parameters is None else f"{one.parameters:,}"
-    line = f"{one.name:12} {one.kind:8}  {one.modalities:14}  {size:>11}  {one.reference or one.summary}"
+    line = f"{one.name:16} {one.kind:8}  {one.modalities:14}  {size:>11}  {one.reference or one.summary}"
     more = [f"    {one.summary}"] if verbose else []
     return "\n".join([line, *more, *([f"    ! it could not be built: {one.problem}"] if one.problem else [])])

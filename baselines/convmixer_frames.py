@@ -1,0 +1,77 @@
+"""ConvMixer on every frame, averaged over time: the film network that AMCM starts from.
+
+Reference: Trockman, Kolter 2022, section 2; Shi et al. 2024, eq. 1 and 2.
+
+Open, and read as: width 256, kernel 9, depth 4 (AMCM's figure 1), 16 frames, patches of 7 x 7 pixels, AMCM's training. AMCM's ablation
+(its table 3, first row) has ResNet-34 on sound beside it: that is ``amcm`` with ``mixer = "convmixer"`` and
+``fusion = "concatenation"``; this is the film alone.
+
+Not reproduced: the published 768-wide network's ReLU in place of GELU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from pydantic import Field, PositiveInt, model_validator
+from torch import nn
+
+from harness.nn.adjacency import ConvMixerLayer, Patches, Sampling, resampled
+from harness.training import Batch, Inputs, Method, MethodConfig, Output, Task, Training, register_method
+from harness.training.audiovisual import frame_channels, only, presets, shaped
+
+TRAINING: dict[str, Any] = {
+    "batch_size": 8,
+    "learning_rate": 1e-4,
+    "schedule": "milestones",
+    "milestones": (30, 60, 90),
+    "max_epochs": 120,
+    "patience": 120,
+}
+PAPER: dict[str, Any] = {"frame_size": 112, "training": TRAINING | {"standardise": ("audio",)}}
+
+
+@register_method("convmixer_frames")
+class ConvMixerFrames(Method):
+    """ConvMixer on frames (Trockman, Kolter 2022): 391,688 parameters at ``ravdess`` with 112 x 112 colour frames.
+
+    With width 1536, depth 20, kernel 9, patches of 7 x 7 and 1000 classes it has the published 51,625,960. Of the data's modalities it
+    reads vision alone. With ``frame_size`` unset, a frame is a vector of features and a single node. Representation:
+    ``vision``, the mean over nodes and frames.
+    """
+
+    class Config(MethodConfig):
+        frame_size: PositiveInt | None = Field(None, description="pixels per side of vision's frames, grey or colour; unset: features")
+        grid: PositiveInt = Field(16, description="patches per side of a frame")
+        steps: PositiveInt = Field(16, description="frames that a film is brought to")
+        sampling: Sampling = Field("mean", description="how: mean over as many equal parts, or their middle frame")
+        width: PositiveInt = Field(256, description="channels h")
+        depth: PositiveInt = Field(4, description="layers d")
+        kernel: PositiveInt = Field(9, description="odd size k of the depthwise convolution")
+        training: Training = Training(**TRAINING)
+
+        @model_validator(mode="after")
+        def _fits(self) -> ConvMixerFrames.Config:
+            if self.kernel % 2 == 0:
+                raise ValueError(f"kernel = {self.kernel} is even: a node would not be in the middle")
+            if self.frame_size and self.frame_size % self.grid:
+                raise ValueError(f"grid = {self.grid} does not divide frame_size = {self.frame_size}: patches are of whole pixels")
+            return self
+
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = presets(PAPER)
+    reference = "Trockman and Kolter 2022, Patches Are All You Need?, arXiv:2201.09792; Shi et al. 2024 (AMCM, eq. 1 and 2)"
+
+    def __init__(self, inputs: Inputs, task: Task, config: Config) -> None:
+        super().__init__(inputs, task, config)
+        self.task, self.config = task, config
+        dim, size = only(inputs, "vision", "convmixer_frames"), config.frame_size
+        grid = config.grid if size else 1
+        self.patches = Patches(size or 1, frame_channels("vision", dim, size) if size else dim, grid, config.width)
+        self.layers = nn.Sequential(*(ConvMixerLayer(grid, config.width, config.kernel) for _ in range(config.depth)))
+        self.out = nn.Linear(config.width, task.outputs)
+
+    def forward(self, batch: Batch) -> Output:
+        frames = resampled(batch.features["vision"], batch.lengths["vision"], self.config.steps, self.config.sampling)
+        vector = self.layers(self.patches(frames)).mean((1, 2))
+        return Output(shaped(self.out(vector), self.task), representations={"vision": vector})
