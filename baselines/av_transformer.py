@@ -43,7 +43,11 @@ TRAINING: dict[str, Any] = {
     "max_epochs": 100,
     "patience": 100,
 }
-PAPER: dict[str, Any] = {"frame_size": 224, "training": TRAINING | {"standardise": ("audio",)}}
+PAPER: dict[str, Any] = {
+    "frame_size": 224,
+    "augmentation": {"flip": 0.5, "rotation": 10.0},
+    "training": TRAINING | {"standardise": ("audio",)},
+}
 Two = tuple[PositiveInt, PositiveInt]
 SHORTEST = 13  # steps that the sound network's four blocks need
 

@@ -5,7 +5,8 @@ sizes stands in AMCM, and no code is public: a reading, no reproduction of eithe
 
 Open, and read as: films: four blocks of 3 x 3 convolution with stride 2, batch norm and ReLU on every frame, mean over the picture, LSTM
 over frames; sound and text: two blocks of convolution 5 over time, batch norm, ReLU and maximum over 4 (of text: none), LSTM; the
-last states side by side, dropout .5, a linear layer. Adam at 1e-3, batches of 16, at most 100 epochs, 20 without a better validation loss.
+last states side by side, dropout .5, a linear layer. Adam at 1e-3, batches of 16, at most 100 epochs, 20 without a better
+validation loss; AMCM's random changes of frames.
 
 Not reproduced: nothing of the kind is public.
 """
@@ -29,7 +30,11 @@ from harness.training.audiovisual import FilmConfig, Four, presets, shaped
 from harness.training.by_modality import ByModality, Rate
 
 TRAINING: dict[str, Any] = {"batch_size": 16, "learning_rate": 1e-3, "max_epochs": 100, "patience": 20}
-PAPER: dict[str, Any] = {"frame_size": 112, "training": TRAINING | {"standardise": ("audio",)}}
+PAPER: dict[str, Any] = {
+    "frame_size": 112,
+    "augmentation": {"rotation": 10.0, "crop": 0.1},
+    "training": TRAINING | {"standardise": ("audio",)},
+}
 
 
 class FrameLSTM(nn.Module):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import SMALL, TASKS, build, merged, nested, own_settings, predict, random_split, some_split, whole
+from helpers import SMALL, SUBSETS, TASKS, build, merged, nested, own_settings, predict, random_split, some_split, whole
 from pydantic import ValidationError
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
@@ -21,8 +21,8 @@ from harness.data.schema import Split, Task
 from harness.errors import ConfigError
 from harness.nn.focal import DynamicFocal, WeightedFocal
 from harness.training import Inputs, methods
-from harness.training.audiovisual import square
 from harness.training.objectives import training_objective
+from harness.training.pixels import square
 
 EXACT = {"rtol": 0.0, "atol": 1e-12}
 EIGHT = Task(kind="classification", classes=tuple("abcdefgh"))
@@ -292,6 +292,17 @@ def test_where_streams_meet(fusion: str) -> None:
     if fusion == "late":
         sound, faces = method.meet["audio_vision"](sound, faces), method.meet["vision_audio"](faces, sound)
     torch.testing.assert_close(method(batch).prediction, method.out(torch.cat([sound.mean(2), faces.mean(2)], dim=1)))
+
+
+@pytest.mark.parametrize("modalities", SUBSETS, ids="+".join)
+@pytest.mark.parametrize("fusion", ["late", "intermediate", "attention"])
+def test_every_fusion_serves_every_subset(fusion: str, modalities: tuple[str, ...]) -> None:
+    """Every trained parameter gets a gradient, and with several modalities each stream's prediction hears of all."""
+    split = films(modalities)
+    method = build("av_transformer", split, "classification", **TINY["av_transformer"] | {"frame_size": 16, "fusion": fusion})
+    batch = whole(split)
+    F.cross_entropy(method(batch).prediction, batch.labels).backward()
+    assert not [name for name, p in method.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.any())]
 
 
 def test_metric_constraint_by_hand() -> None:

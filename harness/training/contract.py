@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from harness.data.batches import Batch
 from harness.data.schema import Split, Task
 from harness.registry import Registry
-from harness.training.settings import FocalLoss, InputWeights, Missing, Settings, TaskLoss, TextEncoder, Training
+from harness.training.settings import Augmentation, FocalLoss, InputWeights, Missing, Settings, TaskLoss, TextEncoder, Training
 
 __all__ = ["Batch", "Inputs", "LossWeights", "Method", "MethodConfig", "Output", "Split", "Task", "Training", "methods", "register_method"]
 
@@ -64,6 +64,7 @@ class MethodConfig(Settings):
     text_encoder: TextEncoder = TextEncoder()
     missing: Missing = Missing()
     input_weights: InputWeights = InputWeights()
+    augmentation: Augmentation = Augmentation()
 
 
 class Method(nn.Module):

@@ -23,6 +23,7 @@ from harness.data.schema import Frozen, Split, Task
 from harness.errors import ConfigError, HarnessError
 from harness.nn.focal import EpochWeighted
 from harness.training import missing, text_encoder
+from harness.training.augmentation import augmented
 from harness.training.contract import Inputs, Method, MethodConfig, Output
 from harness.training.dead import GradientWatch
 from harness.training.objectives import Objective, task_objective, training_objective
@@ -205,7 +206,7 @@ def _train_epoch(run: Run, forward: Callable[[Batch], Output], train: Split, num
         run.optimiser.zero_grad(set_to_none=True)
         clips = sum(len(positions) for positions in group)
         for positions in group:
-            batch = gather(train, positions).to(run.device)
+            batch = augmented(gather(train, positions), train, run.config, run.seed, number).to(run.device)
             loss, terms = _losses(run, forward, batch)
             (loss * (len(batch) / clips)).backward()  # type: ignore[no-untyped-call]
             totals.add(len(batch), {"total": loss, **terms})

@@ -94,6 +94,18 @@ class InputWeights(Settings):
     sweep: tuple[Unit, ...] = Field((), description="the same trained model is tested at each audio weight a, vision at 1 - a, as well")
 
 
+class Augmentation(Settings):
+    """Random changes of vision's pictures in training, the same for all frames of a clip; see harness.training.augmentation."""
+
+    flip: Unit = Field(0.0, description="probability that a clip is mirrored, left to right")
+    rotation: float = Field(0.0, ge=0, le=180, description="degrees: a clip is turned by an angle between -rotation and rotation")
+    crop: Share = Field(0.0, description="share of its sides that a clip may lose: a random square of it is enlarged to the whole")
+
+    @property
+    def active(self) -> bool:
+        return bool(self.flip or self.rotation or self.crop)
+
+
 class Budget(Settings):
     """A cap on effort, named in every table. None leaves the published value."""
 
