@@ -338,6 +338,9 @@ def data_extract(
     variant: Annotated[str, typer.Option("--as", help="Keep the result as NAME@VARIANT; default: the extractors' names.")] = "",
     settings: Annotated[list[str] | None, typer.Option("--set", help="A setting, such as mfcc.coefficients=13.")] = None,
     workers: Workers = 0,
+    on_bad_clip: Annotated[
+        str, typer.Option(help="A clip that cannot be decoded or shows no face: error, skip (leave it out) or zeros (keep it).")
+    ] = "error",
     list_: Annotated[bool, typer.Option("--list", help="List the extractors with their settings.")] = False,
 ) -> None:
     """Compute features from media and transcripts; keep them as a new variant beside the data set."""
@@ -345,7 +348,7 @@ def data_extract(
 
     if list_ or not name:
         return commands.listing()
-    commands.extract(name, {"text": text, "audio": audio, "vision": vision}, variant, settings or [], workers)
+    commands.extract(name, {"text": text, "audio": audio, "vision": vision}, variant, settings or [], workers, on_bad_clip)
 
 
 @data.command("check")

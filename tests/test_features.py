@@ -15,8 +15,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from kit import call
 from pydantic import ValidationError
 from threadpoolctl import threadpool_info, threadpool_limits
 
@@ -556,6 +558,76 @@ def _until(true: Callable[[], bool], process: subprocess.Popen[bytes] | None) ->
     while not true():
         assert time.monotonic() < deadline and (process is None or process.poll() is None)
         time.sleep(0.02)
+
+
+class TestBadClips:
+    """What becomes of a clip that cannot be decoded, shows nothing, or has no file."""
+
+    @pytest.fixture
+    def bad(self, own: Own, monkeypatch: pytest.MonkeyPatch) -> Own:
+        """Clip 1 is no sound, clip 3 an empty one, clip 4 has no file."""
+        (own.folder / "1.wav").write_bytes(b"RIFF")
+        soundfile.write(str(own.folder / "3.wav"), np.zeros(0), 16000)
+        manifest = own.folder / "manifest.csv"
+        manifest.write_text(manifest.read_text().replace("4.wav", ""))
+        own.dataset = own.imported()
+        return own
+
+    def test_error_names_both_and_stores_nothing(self, bad: Own) -> None:
+        with pytest.raises(DataError) as caught:
+            bad.extract(bad.counting, bad="error")
+        lines = caught.value.problem.splitlines()
+        assert lines[0] == "2 of 5 clips cannot be extracted:" and [line.split()[0] for line in lines[1:]] == ["clip1", "clip3"]
+        assert "3.wav: nothing to describe" in lines[2] and "--on-bad-clip skip" in caught.value.fix
+        assert store.names(bad.root) == ("ravdess",)
+
+    def test_skip_leaves_them_out_of_all_modalities_and_says_so(self, bad: Own) -> None:
+        whole = bad.dataset
+        data = bad.extract(bad.counting, bad="skip")
+        kept = [0, 2, 5]
+        assert data.clips["id"].tolist() == [f"clip{i}" for i in kept] and data.clips["label"].tolist() == [
+            whole.clips["label"][i] for i in kept
+        ]
+        for place, row in enumerate(kept):
+            assert torch.equal(data.features["vision"].clip(place), whole.features["vision"].clip(row))
+            np.testing.assert_array_equal(data.features["audio"].clip(place), bad.counting.extract(bad.folder / f"{row}.wav"))
+        (said,) = [warning for warning in data.card.warnings if "on-bad-clip" in warning]
+        assert said.startswith("3 of 6 clips were left out (--on-bad-clip skip): clip1 (counting): 1.wav: ")
+        assert "clip3 (counting): 3.wav: nothing to describe" in said and "clip4: no file to read" in said
+        assert str(bad.folder) not in data.card.model_dump_json() and sum(data.card.clips.values()) == 3
+        assert data.card.modalities["vision"].nonfinite_replaced == 9 and data.card.modalities["audio"].empty_clips == 0
+        assert store.load("ravdess@new", bad.root, verify=True).card.fingerprint == data.card.fingerprint
+
+    def test_zeros_keep_them(self, bad: Own) -> None:
+        data = bad.extract(bad.counting, bad="zeros")
+        assert len(data) == 6 and data.card.modalities["audio"].empty_clips == 3
+        assert all(data.features["audio"].clip(row).tolist() == [[0, 0]] for row in (1, 3, 4)) and data.features["audio"].clip(2).any()
+        (said,) = [warning for warning in data.card.warnings if "on-bad-clip" in warning]
+        assert said.startswith("2 of 6 clips have a frame of zeros") and "clip3" in said
+
+    @pytest.mark.parametrize("how", ["skip", "zeros"])
+    def test_a_file_of_another_rate_is_no_bad_clip(self, own: Own, how: Any) -> None:
+        soundfile.write(str(own.folder / "2.wav"), noise(0.2, seed=1), 8000)
+        data = own.extract(Mfcc(), bad=how)
+        assert len(data) == 6 and not any("on-bad-clip" in warning for warning in data.card.warnings)
+
+    @pytest.mark.parametrize("how", ["skip", "zeros"])
+    def test_where_every_clip_is_bad(self, own: Own, how: Any) -> None:
+        for number in range(6):
+            (own.folder / f"{number}.wav").write_bytes(b"RIFF")
+        with pytest.raises(DataError, match="6 of 6 clips cannot be extracted"):
+            own.extract(own.counting, bad=how)
+
+    def test_words_are_gathered_of_the_clips_that_are_left(self, bad: Own) -> None:
+        data = bad.extract(Glove(file=_small_table(bad.folder)), bad.counting, bad="skip")
+        assert data.features["text"].lengths.tolist() == [3] * 3 and len(data.features["audio"].lengths) == 3
+
+    def test_the_command(self, bad: Own, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+        monkeypatch.setenv("MER_DATA", str(bad.root))
+        code, _, err = call(capsys, "data", "extract", "ravdess", "--audio", "mfcc", "--on-bad-clip", "drop", "--workers", "1")
+        assert code == 2 and "--on-bad-clip drop is not known" in err and "error, skip, zeros" in err
+        code, out, _ = call(capsys, "data", "extract", "ravdess", "--audio", "mfcc", "--on-bad-clip", "skip", "--workers", "1")
+        assert code == 0 and "3 of 6 clips were left out" in out and "mfcc" in out
 
 
 class Threads(Counting):

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from kit import call
@@ -19,7 +20,7 @@ from harness.data import store
 from harness.data.features import Clip
 from harness.data.features.openface import COLUMNS, INTENSITY, PRESENCE, OpenFace
 from harness.data.features.sound import load_sound
-from harness.data.features.video import Pixels, face_box, shrunk, spaced
+from harness.data.features.video import Pixels, face_box, shrunk, spaced, within
 from harness.data.schema import Dataset
 from harness.errors import ConfigError, DataError
 
@@ -48,6 +49,13 @@ def films(take: faces.Take, tmp_path_factory: pytest.TempPathFactory) -> dict[st
 def flat(levels: list[int], width: int = 32, height: int = 16) -> list[np.ndarray]:
     """Pictures of one grey each."""
     return [np.full((height, width, 3), level, np.uint8) for level in levels]
+
+
+def seen(extractor: Pixels, path: Path) -> np.ndarray:
+    """Frames as methods read them, in [0, 1]."""
+    found = extractor.extract(path)
+    assert found.dtype == np.uint8
+    return found.astype(np.float32) / 255
 
 
 FORMS = pytest.mark.parametrize("form", ["mp4", "avi"])
@@ -106,6 +114,33 @@ class TestSampling:
         assert spaced((times / 1000).tolist(), count) == expected
 
 
+class TestWindow:
+    """The same time around the middle of a film as of its sound."""
+
+    @given(st.integers(1, 20), st.integers(1, 80), st.integers(1, 60))
+    def test_the_middle_of_a_long_film_the_whole_of_a_short_one(self, count: int, frames: int, tenths: int) -> None:
+        """Against a walk through every part; 1/30 s per frame, times in 1 / (600 count) s so that no rounding decides."""
+        found = within([number / 30 for number in range(frames + 1)], count, tenths / 10)
+        unit = 600 * count
+        length, window = frames * unit // 30, tenths * unit // 10
+        start = max(0, length - window) // 2 if (length - window) % 2 == 0 or length <= window else (length - window) / 2
+        moments = [start + (2 * k + 1) * window / (2 * count) for k in range(count)]
+        assert found == [int(moment // (unit // 30)) for moment in moments if moment < length]
+
+    def test_beyond_the_end_frames_are_black(self, tmp_path: Path) -> None:
+        path = faces.film(tmp_path / "short.mp4", flat([200] * 30), 30, None)
+        found = seen(Pixels(count=4, size=2, seconds=2.0), path)
+        assert found.shape == (4, 4) and (found[:2] > 0.7).all() and not found[2:].any()
+        assert Pixels(count=1, size=2, seconds=60.0).extract(path).shape == (0, 4)
+
+    def test_of_a_longer_film_the_middle(self, tmp_path: Path) -> None:
+        path = faces.film(tmp_path / "long.mp4", flat([20] * 30 + [120] * 30 + [220] * 30), 30, None)
+        found = seen(Pixels(count=3, size=1, seconds=1.0), path)
+        np.testing.assert_allclose(found, 120 / 255, atol=0.02)
+        whole = seen(Pixels(count=3, size=1, seconds=3.0), path)
+        np.testing.assert_allclose(whole[:, 0], np.array([20, 120, 220]) / 255, atol=0.02)
+
+
 class TestShrinking:
     def test_a_whole_factor_gives_block_means(self) -> None:
         picture = np.random.default_rng(0).integers(0, 256, (12, 20, 3)).astype(np.uint8)
@@ -128,7 +163,7 @@ class TestFrames:
     @FORMS
     @pytest.mark.parametrize("colour", [False, True])
     def test_they_are_those_that_were_drawn(self, films: dict[str, Path], take: faces.Take, form: str, colour: bool) -> None:
-        found = Pixels(count=4, size=16, colour=colour).extract(films[form])
+        found = seen(Pixels(count=4, size=16, colour=colour), films[form])
         pictures = [faces.drawn(take, WIDTH, HEIGHT)[index][:, 16:80] for index in (2, 7, 12, 17)]
         expected = np.array([shrunk(picture, 16) for picture in pictures])
         expected = (expected if colour else expected @ LUMA).reshape(4, -1)
@@ -140,27 +175,27 @@ class TestFrames:
         picture = np.zeros((64, 64, 3), np.uint8)
         picture[:32, :32, 0] = picture[:32, 32:, 1] = picture[32:, :, 2] = 255
         path = faces.film(tmp_path / "flag.mp4", [picture] * 3, 30, None)
-        row = Pixels(count=1, size=2, colour=True).extract(path)[0].reshape(2, 2, 3)
+        row = seen(Pixels(count=1, size=2, colour=True), path)[0].reshape(2, 2, 3)
         np.testing.assert_allclose(row, [[[1, 0, 0], [0, 1, 0]], [[0, 0, 1], [0, 0, 1]]], atol=0.1)
-        np.testing.assert_allclose(Pixels(count=1, size=2).extract(path)[0], [LUMA[0], LUMA[1], LUMA[2], LUMA[2]], atol=0.1)
+        np.testing.assert_allclose(seen(Pixels(count=1, size=2), path)[0], [LUMA[0], LUMA[1], LUMA[2], LUMA[2]], atol=0.1)
 
     def test_the_crop(self, tmp_path: Path) -> None:
         picture = np.zeros((32, 96, 3), np.uint8)
         picture[:, 32:64] = 255
         path = faces.film(tmp_path / "wide.mp4", [picture] * 2, 30, None)
-        assert Pixels(count=1, size=4).extract(path).mean() > 0.98
-        np.testing.assert_allclose(Pixels(count=1, size=3, crop="none").extract(path).reshape(3, 3).mean(0), [0, 1, 0], atol=0.05)
+        assert seen(Pixels(count=1, size=4), path).mean() > 0.98
+        np.testing.assert_allclose(seen(Pixels(count=1, size=3, crop="none"), path).reshape(3, 3).mean(0), [0, 1, 0], atol=0.05)
 
     @FORMS
     def test_a_film_of_fewer_frames_gives_each_once(self, tmp_path: Path, form: str) -> None:
-        found = Pixels(count=15, size=2).extract(faces.film(tmp_path / f"short.{form}", flat([10, 100, 200]), 30, None))
+        found = seen(Pixels(count=15, size=2), faces.film(tmp_path / f"short.{form}", flat([10, 100, 200]), 30, None))
         np.testing.assert_allclose(found.mean(1) * 255, [10, 100, 200], atol=3)
         assert Pixels(count=15, size=2).extract(faces.film(tmp_path / f"one.{form}", flat([50]), 30, None)).shape == (1, 4)
 
     def test_frames_of_unequal_length(self, tmp_path: Path) -> None:
         """The second picture stands for eight tenths of the film, so it is what is seen at most of the times."""
         path = faces.film(tmp_path / "slow.mp4", flat([10, 100, 150, 200]), 30, None, times=[0, 3, 27, 30])
-        found = Pixels(count=3, size=1).extract(path)
+        found = seen(Pixels(count=3, size=1), path)
         np.testing.assert_allclose(found[:, 0] * 255, [100, 100, 100], atol=3)
 
     def test_twice_the_same_bits(self, films: dict[str, Path]) -> None:
@@ -228,7 +263,7 @@ class TestRealFace:
     def test_films_are_cropped_to_it(self, portrait: np.ndarray, tmp_path: Path) -> None:
         path = faces.film(tmp_path / "clip.mp4", [portrait] * 4, 30, None)
         top, bottom, left, right = face_box([portrait], 0.2) or (0, 0, 0, 0)
-        cropped = Pixels(count=2, size=32, crop="face", margin=0.2, colour=True).extract(path)
+        cropped = seen(Pixels(count=2, size=32, crop="face", margin=0.2, colour=True), path)
         expected = portrait[top:bottom, left:right].mean((0, 1)) / 255
         assert cropped.shape == (2, 32 * 32 * 3)
         np.testing.assert_allclose(cropped.reshape(-1, 3).mean(0), expected, atol=0.05)  # lossy film, box from decoded frames
@@ -281,7 +316,7 @@ class TestFaceCrop:
         picture[16:32, 64:80] = 255
         path = faces.film(tmp_path / "clip.mp4", [picture] * 4, 30, None)
         self.detector(monkeypatch, [[((16, 31, 64, 79), 1.0)], []])
-        assert Pixels(count=2, size=4, crop="face", margin=0).extract(path).mean() > 0.95
+        assert seen(Pixels(count=2, size=4, crop="face", margin=0), path).mean() > 0.95
         self.detector(monkeypatch, [[], []])
         assert Pixels(count=2, size=4, crop="face").extract(path).shape == (0, 16)
 
@@ -331,6 +366,19 @@ class TestOpenFace:
     def test_of_several_faces_the_surest(self, tmp_path: Path) -> None:
         path = faces.openface_table(tmp_path / "clip.csv", UNITS, faces=2)
         np.testing.assert_array_equal(OpenFace(units="intensity").extract(path), UNITS.astype(np.float32))
+
+    def test_a_window_around_the_middle(self, tmp_path: Path) -> None:
+        """Six frames at 30 per second: a tenth of a second is three of them, a third of a second four more than there are."""
+        path = faces.openface_table(tmp_path / "clip.csv", UNITS)
+        units = np.float32(UNITS)
+        np.testing.assert_array_equal(OpenFace(units="intensity", seconds=0.1).extract(path), units[1:4])
+        long = OpenFace(units="intensity", seconds=1 / 3).extract(path)
+        assert len(long) == 10 and np.array_equal(long[:6], units) and not long[6:].any()
+        np.testing.assert_array_equal(OpenFace(units="intensity", seconds=0.1, rate=20.0).extract(path), units[2:4])
+        path.write_text(path.read_text().replace("timestamp", "time"))
+        with pytest.raises(DataError, match=r"clip\.csv has no timestamps"):
+            OpenFace(seconds=0.1).extract(path)
+        assert len(OpenFace(seconds=0.1, rate=30.0).extract(path)) == 3
 
     def test_tables_that_are_none(self, tmp_path: Path) -> None:
         (tmp_path / "three.csv").write_text("frame, success, AU1, AU2\n1, 1, 0.1, 0.2\n")
@@ -398,11 +446,15 @@ class TestFromFilmsToATrainedMethod:
         out = run(
             capsys, "data extract ravdess --vision frames --set frames.count=4 --set frames.size=12 --audio mfcc --as films --workers 1"
         )
-        assert "frames 1 (count=4, size=12, colour=False, crop=centre" in out
+        assert "frames 2 (count=4, size=12, colour=False, crop=centre" in out
         data = store.load("ravdess@films", place / "data")
         assert data.clips["id"].tolist() == sorted(names) and data.features["vision"].values.shape == (4 * 16, 144)
         first = Pixels(count=4, size=12).extract(place / "films" / "Actor_01" / f"{sorted(names)[0]}.mp4")
-        np.testing.assert_array_equal(data.features["vision"].clip(0), first)
+        assert data.features["vision"].values.dtype == torch.uint8
+        np.testing.assert_array_equal(data.features["vision"].clip(0), torch.from_numpy(first).float() / 255)
+        run(capsys, "data extract ravdess@films --audio logmel --as both --workers 1")
+        both = store.load("ravdess@both", place / "data", verify=True)
+        assert torch.equal(both.features["vision"].values, data.features["vision"].values), "pixels stay bytes"
         run(capsys, "run tfn ravdess@films --folds 4 --budget smoke --inline")
         assert len(records(place)) == 4 and all(len(record["predictions"]["ids"]) == 4 for record in records(place))
 
@@ -501,7 +553,7 @@ def check_pixels_tell_of_movements(data: Dataset, takes: list[faces.Take]) -> No
     """
     from sklearn.linear_model import Ridge
 
-    pixels = data.features["vision"].values.numpy()
+    pixels = data.features["vision"].take(torch.arange(len(data.features["vision"].values))).numpy()
     units = np.array([take.units[(2 * k + 1) * len(take.units) // 20] for take in takes for k in range(10)])
     fifth = np.repeat(data.clips["group"].to_numpy() == "05", 10)
     for unit in ("12", "25"):

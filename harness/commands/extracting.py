@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast, get_args
 
 from pydantic import ValidationError
 from rich.console import Console
@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from harness.commands.running import parse_setting
 from harness.data import store
 from harness.data.features import Extractor, extractors
-from harness.data.features.extraction import extract_features
+from harness.data.features.extraction import BadClip, extract_features
 from harness.data.opening import open_dataset
 from harness.errors import ConfigError
 from harness.experiments.trials import describe
@@ -21,8 +21,10 @@ from harness.registry import suggest
 from harness.reporting.cards import card_text
 
 
-def extract(name: str, asked: Mapping[str, str], variant: str, settings: Sequence[str], workers: int) -> None:
+def extract(name: str, asked: Mapping[str, str], variant: str, settings: Sequence[str], workers: int, bad: str = "error") -> None:
     """Extract what is ``asked`` (modality -> extractor) and print the card of the new data set."""
+    if bad not in get_args(BadClip):
+        raise ConfigError(f"--on-bad-clip {bad} is not known", suggest(bad, get_args(BadClip)))
     console, root = Console(), store.data_root()
     chosen = choose({modality: extractor for modality, extractor in asked.items() if extractor}, dict(map(parse_setting, settings)))
     dataset = open_dataset(name, root)
@@ -40,6 +42,7 @@ def extract(name: str, asked: Mapping[str, str], variant: str, settings: Sequenc
             root=root,
             workers=workers or os.cpu_count() or 1,
             progress=show,
+            bad=cast(BadClip, bad),
         )
     _say(console, card_text(stored.card))
     _say(console, f"Stored as {root / stored.card.name}. Use it: harness run METHOD {stored.card.name}")

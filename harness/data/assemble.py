@@ -19,7 +19,12 @@ from harness.registry import suggest
 
 CHUNK = 256  # clips copied at a time
 
-Frames = Sequence[np.ndarray] | Ragged  # per clip (frames, dim)
+Frames = Sequence[np.ndarray] | Ragged  # per clip (frames, dim); see ``Bytes``
+
+
+class Bytes(Sequence[np.ndarray]):
+    """Frames whose bytes are pixels, a byte standing for a 255th of it: they are stored as they are. Other whole numbers become
+    float32."""
 
 
 def assemble(
@@ -152,7 +157,7 @@ def _modality(name: str, frames: Frames, ids: list[str], where: str) -> tuple[Ra
     real = np.array([len(part) for part in parts])
     lengths = np.maximum(real, 1)
     offsets = np.concatenate([[0], lengths.cumsum()])
-    values = np.zeros((offsets[-1], dim), dtype=np.float32)
+    values = np.zeros((offsets[-1], dim), dtype=np.uint8 if _are_pixels(frames) else np.float32)
     replaced = sum(_fill(values, parts[i : i + CHUNK], offsets[i:]) for i in range(0, len(parts), CHUNK))
     card = ModalityCard(
         dim=dim,
@@ -173,12 +178,16 @@ def _fill(values: np.ndarray, parts: Sequence[np.ndarray], offsets: np.ndarray) 
         target = values[start : start + len(part)]
         with np.errstate(over="ignore", invalid="ignore"):  # a double too large for a float is infinite, and counted
             target[:] = part
-        if not np.isfinite(target).all():
+        if target.dtype == np.float32 and not np.isfinite(target).all():
             bad = ~np.isfinite(target)
             replaced += int(bad.sum())
             target[bad] = 0
     release(parts[0])  # of a mapped file, only the copy stays in memory
     return replaced
+
+
+def _are_pixels(frames: Frames) -> bool:
+    return isinstance(frames, Bytes) or (isinstance(frames, Ragged) and frames.values.dtype == torch.uint8)
 
 
 def _parts(frames: Frames) -> Sequence[np.ndarray]:

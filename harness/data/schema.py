@@ -100,7 +100,9 @@ class Card(Frozen):
 
 @dataclass(frozen=True)
 class Ragged:
-    """Frames of one modality: ``values`` (frames, dim) float32, ``offsets`` (clips + 1,) int64.
+    """Frames of one modality: ``values`` (frames, dim) float32, or uint8 for pixels, ``offsets`` (clips + 1,) int64.
+
+    A byte stands for a 255th of it: whoever reads a frame is given float32 in [0, 1].
 
     ``shift`` and ``scale`` (dim,), where set, are applied to every frame that is read, then the frame's ``gain``
     (frames,): the stored values stay memory-mapped and shared between workers whatever a trial has fitted.
@@ -124,6 +126,8 @@ class Ragged:
     def take(self, frame: Tensor) -> Tensor:
         """The frames at the indices ``frame`` (N,), as (N, dim), shifted and scaled, times their gain."""
         values = self.values.index_select(0, frame)
+        if values.dtype == torch.uint8:
+            values = values.float() / 255
         if self.shift is not None and self.scale is not None:
             values = (values - self.shift) / self.scale
         return values if self.gain is None else values * self.gain[frame, None]
@@ -144,9 +148,21 @@ class Ragged:
 
     def joined(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """All frames of the clips ``rows`` (B,), clip after clip, (frames, dim), and lengths (B,)."""
+        frames, lengths = self._frames(rows)
+        return self.take(frames), lengths
+
+    def only(self, rows: Tensor) -> Ragged:
+        """The clips ``rows`` (B,) alone, in this order, stored as they are here."""
+        frames, lengths = self._frames(rows)
+        offsets = torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)])
+        gain = None if self.gain is None else self.gain[frames]
+        return replace(self, values=self.values.index_select(0, frames), offsets=offsets, gain=gain)
+
+    def _frames(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Indices of all frames of the clips ``rows``, and lengths (B,)."""
         lengths = self.lengths[rows]
         starts = torch.repeat_interleave(self.offsets[rows] - lengths.cumsum(0) + lengths, lengths)
-        return self.take(starts + torch.arange(len(starts))), lengths
+        return starts + torch.arange(len(starts)), lengths
 
     def padded(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """The clips ``rows`` padded with zeros at the end to the longest of them: (B, T, dim), and lengths (B,)."""
@@ -154,7 +170,7 @@ class Ragged:
 
     def _apart(self, rows: Tensor) -> list[Tensor]:
         """The frames of each of the clips ``rows``: views of what is stored where nothing is to be applied, which saves a copy."""
-        if self.shift is None and self.gain is None:
+        if self.shift is None and self.gain is None and self.values.is_floating_point():
             ends = self.offsets[rows + 1].tolist()
             return [self.values[start:end] for start, end in zip(self.offsets[rows].tolist(), ends, strict=True)]
         frames, lengths = self.joined(rows)

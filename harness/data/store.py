@@ -119,7 +119,9 @@ def fingerprint(dataset: Dataset) -> str:
     for name, ragged in sorted(dataset.features.items()):
         digest.update(json.dumps([name, ragged.dim, len(ragged.values)]).encode())
         digest.update(ragged.lengths.numpy().astype("<i8").tobytes())
-        digest.update(np.ascontiguousarray(ragged.values.numpy(), dtype="<f4").data)
+        pixels = ragged.values.dtype == torch.uint8
+        digest.update(b"bytes" if pixels else b"")
+        digest.update(np.ascontiguousarray(ragged.values.numpy(), dtype="u1" if pixels else "<f4").data)
     return digest.hexdigest()
 
 
@@ -219,7 +221,8 @@ def _disagreement(dataset: Dataset, stored: set[str]) -> str:
 def _fits(dataset: Dataset, name: str, ragged: Ragged) -> bool:
     card, values, offsets = dataset.card.modalities[name], ragged.values, ragged.offsets
     return (
-        (values.dtype, offsets.dtype) == (torch.float32, torch.int64)
+        values.dtype in (torch.float32, torch.uint8)
+        and offsets.dtype == torch.int64
         and values.shape == (card.frames, card.dim)
         and offsets.shape == (len(dataset) + 1,)
         and (int(offsets[0]), int(offsets[-1])) == (0, card.frames)

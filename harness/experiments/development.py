@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from harness.data import splits, store
 from harness.data.schema import CLIP_COLUMNS, Card, Dataset, ModalityCard, Ragged, Split
@@ -25,7 +24,7 @@ def without_test(dataset: Dataset, fold: Fold) -> Dataset:
         roles[parts[role].rows.numpy()] = role
     rows = np.flatnonzero(roles != "")
     clips = dataset.clips.loc[rows, list(CLIP_COLUMNS)].assign(split=roles[rows]).reset_index(drop=True)
-    features = {name: _taken(ragged, torch.from_numpy(rows)) for name, ragged in dataset.features.items()}
+    features = {name: ragged.only(torch.from_numpy(rows)) for name, ragged in dataset.features.items()}
     counts = {role: int((clips["split"] == role).sum()) for role in ("train", "valid")}
     groups = {role: int(clips[clips["split"] == role]["group"].nunique()) for role in counts}
     return Dataset(_card(dataset.card, features, counts, groups), clips, features)
@@ -49,11 +48,6 @@ def inner_parts(dataset: Dataset, number: int, of: int) -> tuple[Split, Split]:
         return train, valid
     parts = splits.cut(dataset, Fold(protocol="grouped", index=number, of=of))
     return dataset.rows(torch.cat([parts["train"].rows, parts["valid"].rows]).sort().values), parts["test"]
-
-
-def _taken(ragged: Ragged, rows: Tensor) -> Ragged:
-    values, lengths = ragged.joined(rows)
-    return Ragged(values, torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)]))
 
 
 def _card(card: Card, features: dict[str, Ragged], clips: dict[str, int], groups: dict[str, int]) -> Card:

@@ -56,6 +56,8 @@ def survey(ragged: Ragged) -> Survey:
     low, high = np.full(ragged.dim, np.inf, dtype=np.float32), np.full(ragged.dim, -np.inf, dtype=np.float32)
     for first, behind in _pieces(offsets, ragged.dim):
         frames, cuts = values[offsets[first] : offsets[behind]], offsets[first : behind + 1] - offsets[first]
+        if frames.dtype == np.uint8:
+            frames = frames.astype(np.float32) / 255
         least, most = frames.min(0), frames.max(0)
         if not (np.isfinite(least).all() and np.isfinite(most).all()):
             nonfinite[first:behind] = _sums((~np.isfinite(frames)).sum(1, dtype=np.float32)[:, None], cuts)[:, 0]

@@ -56,10 +56,12 @@ class Extractor(Frozen, ABC):
     libraries: ClassVar[tuple[str, ...]] = ()  # distributions that compute the numbers: their versions enter the cache key
     extra: ClassVar[str] = ""  # of this project: what to install where one of ``libraries`` is missing
     wants: ClassVar[str] = ""  # what ``source`` looks for, in messages, where ``reads`` does not say it
+    nothing: ClassVar[str] = "nothing to describe"  # what a file without any frame of features lacks, in messages
 
     @abstractmethod
     def extract(self, source: Path | str) -> np.ndarray:
-        """Frames of one clip, (frames, dim) float32, from a media file's path, or from a transcript.
+        """Frames of one clip, (frames, dim) float32, from a media file's path, or from a transcript; pixels as uint8, which are stored as
+        they are and read as 255ths.
 
         Depends on the source's content and the settings alone, on nothing random and on no other clip. ``dim`` is the same for
         every source; a source without anything to describe gives (0, dim). Raises DataError where the file cannot be decoded.

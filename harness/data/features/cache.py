@@ -55,10 +55,16 @@ def kept(entry: Path) -> bool:
     return True
 
 
+def empty(entry: Path) -> bool:
+    """Whether ``entry`` has no frame, or no value that is a number."""
+    found = np.load(entry, mmap_mode="r", allow_pickle=False)
+    return not len(found) or not (np.isfinite(found[0]).any() or np.isfinite(found).any())
+
+
 def fetch(entry: Path) -> np.ndarray:
     """The features in ``entry``, (frames, dim) float32."""
-    frames: np.ndarray = np.load(entry, allow_pickle=False)
-    return frames
+    found: np.ndarray = np.load(entry, allow_pickle=False)
+    return found
 
 
 @contextmanager

@@ -33,9 +33,12 @@ class OpenFace(Extractor):
     modality: ClassVar[Modality] = "vision"
     reads: ClassVar[Reads] = "video"
     wants: ClassVar[str] = "table of OpenFace (.csv, named like the clip's film, sound or id)"
+    nothing: ClassVar[str] = "no frame shows a face"
 
     folder: Path | None = Field(None, description="where the tables lie, at any depth; default: beside each clip's file")
     units: Literal["both", "intensity", "presence"] = Field("both", description="both, or the 17 intensities or the 18 presences alone")
+    seconds: float | None = Field(None, gt=0, description="cut out the middle, or fill up with zeros at the end; none: the whole table")
+    rate: float | None = Field(None, gt=0, description="frames per second, which ``seconds`` needs; none: by the table's timestamps")
     failed: Literal["zero", "previous", "drop"] = Field(
         "zero", description="frames in which OpenFace lost the face: zeros, which the card counts; the frame before; or left out"
     )
@@ -55,9 +58,18 @@ class OpenFace(Extractor):
         return {**recipe, "settings": {key: value for key, value in recipe["settings"].items() if key != "folder"}}
 
     def extract(self, source: Path | str) -> np.ndarray:
-        """(frames, 35, 17 or 18) float32. DataError if the table cannot be read, or lacks action units."""
+        """(frames, 35, 17 or 18) float32. DataError if the table cannot be read, lacks action units, or timestamps that are needed."""
         path = Path(source)
         values, seen = read_units(path, COLUMNS[self.units])
+        if self.seconds is None:
+            return self._mended(values, seen)
+        count = max(1, round(self.seconds * (self.rate or read_rate(path))))
+        start = max(0, (len(values) - count) // 2)
+        found = self._mended(values[start : start + count], seen[start : start + count])
+        return np.pad(found, ((0, count - len(found)), (0, 0))) if len(found) else found
+
+    def _mended(self, values: np.ndarray, seen: np.ndarray) -> np.ndarray:
+        """Frames without a face treated as ``failed`` says."""
         if self.failed == "previous":
             return _carried(values, seen)
         if self.failed == "drop":
@@ -85,6 +97,17 @@ def read_units(path: Path, columns: tuple[str, ...]) -> tuple[np.ndarray, np.nda
     )
     values = numbers(table[list(columns)], path).astype(np.float32)
     return values, seen & np.isfinite(values).all(axis=1)
+
+
+def read_rate(path: Path) -> float:
+    """Frames per second by the mean step of the table's timestamps; DataError where it has none that rise."""
+    table = read_table(path, header=True)
+    table.columns = table.columns.astype(str).str.strip()
+    if "timestamp" in table:
+        times = np.unique(numbers(table[["timestamp"]].set_axis(["v"], axis=1), path)[:, 0])
+        if len(times) > 1 and np.isfinite(times).all():
+            return float((len(times) - 1) / (times[-1] - times[0]))
+    raise DataError(f"{path} has no timestamps that tell its frame rate", "Set openface.rate to the film's frames per second.")
 
 
 def _one_face(table: pd.DataFrame, path: Path) -> pd.DataFrame:

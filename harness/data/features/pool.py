@@ -128,10 +128,10 @@ def perform(job: Job) -> Result:
 
 
 def _checked(frames: np.ndarray, extractor: Extractor) -> np.ndarray:
-    if frames.ndim != 2 or frames.dtype != np.float32 or not frames.shape[1]:
+    if frames.ndim != 2 or frames.dtype not in (np.float32, np.uint8) or not frames.shape[1]:
         raise ConfigError(
             f"the extractor '{extractor.name}' gave an array of shape {frames.shape}, type {frames.dtype}",
-            "extract() must return (frames, dim) float32.",
+            "extract() must return (frames, dim) float32, or uint8 for pixels.",
         )
     return frames
 

@@ -22,11 +22,13 @@ Box = tuple[int, int, int, int]  # top, bottom, left, right: rows top to bottom 
 
 @extractors.register("frames")
 class Pixels(Extractor):
-    """Pixels of ``count`` frames, evenly spaced in time: one row per frame, values in [0, 1].
+    """Pixels of ``count`` frames, evenly spaced in time: one row per frame, bytes, which methods read as values in [0, 1].
 
     A row lists the picture line by line, from left to right, and of each pixel red, green and blue, or its grey alone:
     ``row.reshape(size, size, channels)``. Frame k is what is seen at (k + 1/2) / count of the film's length, whether its frames
-    are equally long or not. A film of fewer frames gives each of them once. A mark that a player should turn the picture is ignored.
+    are equally long or not. A film of fewer frames gives each of them once. With ``seconds`` these are parts of that time around the
+    film's middle, the time that extractors of sound with the same setting describe, and there are always ``count`` rows. A mark that
+    a player should turn the picture is ignored.
     """
 
     name: ClassVar[str] = "frames"
@@ -34,12 +36,17 @@ class Pixels(Extractor):
     reads: ClassVar[Reads] = "video"
     libraries: ClassVar[tuple[str, ...]] = ("av",)
     extra: ClassVar[str] = "video"
+    version: ClassVar[int] = 2  # 1 gave float32
+    nothing: ClassVar[str] = "no frame shows a face, or the film ends before the first that is wanted"
 
     count: int = Field(15, ge=1, description="frames per clip")
     size: int = Field(32, ge=1, le=1024, description="pixels per side")
     colour: bool = Field(False, description="red, green and blue instead of grey")
     crop: Literal["centre", "face", "none"] = Field(
         "centre", description="square that is kept: the largest in the middle, or one around the face; none: all, squeezed to a square"
+    )
+    seconds: float | None = Field(
+        None, gt=0, description="of the film's middle; frames beyond the end of a shorter one are black; none: the whole film"
     )
     margin: float = Field(0.2, ge=0, le=2, description="crop=face: width added on each side, as a share of the face's")
 
@@ -48,15 +55,21 @@ class Pixels(Extractor):
         return {**found, "dlib": str(need("dlib", "faces").__version__)} if self.crop == "face" else found
 
     def extract(self, source: Path | str) -> np.ndarray:
-        """(count or fewer, size * size * channels) float32; (0, ...) where ``crop`` is ``face`` and no frame shows one.
+        """(count or fewer, size * size * channels) uint8; (0, ...) where ``crop`` is ``face`` and no frame shows one, or where the
+        film is so short that all frames would be black.
 
         DataError if the file cannot be decoded, holds no film or is cut short.
         """
         path = Path(source)
-        pictures = _pictures(path, spaced(_times(path), self.count), "rgb24" if self.colour else "gray")
-        box = self._box(pictures)
-        rows = [] if box is None else [shrunk(picture[box[0] : box[1], box[2] : box[3]], self.size).ravel() for picture in pictures]
-        return np.array(rows, dtype=np.float32).reshape(len(rows), self.size**2 * (3 if self.colour else 1))
+        times = _times(path)
+        wanted = spaced(times, self.count) if self.seconds is None else within(times, self.count, self.seconds)
+        pictures = _pictures(path, wanted, "rgb24" if self.colour else "gray") if wanted else []
+        box = self._box(pictures) if pictures else None
+        if box is None:
+            return np.zeros((0, self.size**2 * (3 if self.colour else 1)), dtype=np.uint8)
+        rows = [shrunk(picture[box[0] : box[1], box[2] : box[3]], self.size).ravel() for picture in pictures]
+        black = 0 if self.seconds is None else self.count - len(rows)
+        return np.pad(np.rint(255 * np.array(rows)).astype(np.uint8), ((0, black), (0, 0)))
 
     def _box(self, pictures: Sequence[np.ndarray]) -> Box | None:
         """What is kept of every picture: one box for the clip, since a box per frame would shake."""
@@ -78,9 +91,23 @@ def spaced(times: Sequence[float], count: int) -> list[int]:
     begins = np.asarray(times[:-1])
     if len(begins) <= count:
         return list(range(len(begins)))
-    wanted = times[0] + (np.arange(count) + 0.5) / count * (times[-1] - times[0])
+    return _seen(begins, times[0] + (np.arange(count) + 0.5) / count * (times[-1] - times[0]))
+
+
+def within(times: Sequence[float], count: int, seconds: float) -> list[int]:
+    """Indices of the frames seen at the middles of ``count`` equal parts of ``seconds`` around a film's middle, ``times`` as in ``spaced``.
+
+    A film that is shorter begins with the first part; parts whose middle lies beyond its end have no index: there are fewer.
+    """
+    start = times[0] + max(0.0, (times[-1] - times[0] - seconds) / 2)
+    wanted = start + (np.arange(count) + 0.5) / count * seconds
+    return _seen(np.asarray(times[:-1]), wanted[wanted < times[-1]])
+
+
+def _seen(begins: np.ndarray, wanted: np.ndarray) -> list[int]:
+    """Index of the frame that is seen at each of the times ``wanted``."""
     # A time that is a frame's beginning but for rounding belongs to that frame.
-    found = np.searchsorted(begins, wanted + 1e-9 * max(1.0, abs(times[-1])), side="right") - 1
+    found = np.searchsorted(begins, wanted + 1e-9 * max(1.0, float(np.abs(begins[-1]))), side="right") - 1
     return [int(index) for index in found]
 
 
