@@ -131,6 +131,8 @@ def test_a_plan_runs_nothing_and_then_counts_what_was_run(place: Path, capsys: p
     assert "measured, reference, random (n = 3/3)" in lines and "measured, floor, by video (n = 4/4)" in lines
     code, out, _ = call(capsys, "reproduce", "mine/t1", "--data", "mosi@tiny", "--seeds", "2", "--plan", "--workers", "1")
     assert "28 trials: 14 recorded, 14 to run; about" in out and "unknown" not in out and "with 1 worker" in out
+    code, out, _ = call(capsys, "reproduce", "mine/t1", "--data", "mosi@tiny", "--plan", "--tuned")
+    assert code == 0 and "no tuned rows, since a preset is of one cut of the data and this table has 7" in out
     folds = [json.loads(path.read_text())["identity"]["fold"] for path in place.glob("results/records/*/record.json")]
     assert sorted((fold["protocol"], fold["of"], fold["index"]) for fold in folds) == sorted(
         [*[("stratified", 3, i) for i in range(3)], *[("grouped", 4, i) for i in range(4)]] * 2
