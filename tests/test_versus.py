@@ -127,7 +127,7 @@ def test_missing_pairs_are_said_first(case: Case) -> None:
     case.fail("Strong", 3)
     told = text(put(case))
     assert "- INCOMPLETE: 1 of 3 pairs of runs; only these are compared." in told
-    assert "Weak\\_1: no record of seed 1: not run" in told and "Strong: no record of seed 3: diverged" in told
+    assert "Weak_1: no record of seed 1: not run" in told and "Strong: no record of seed 3: diverged" in told
     assert "conditional on one training run of each system" in told
 
 
@@ -137,6 +137,13 @@ def test_nothing_shared_is_refused(case: Case) -> None:
     case.lose("Strong", 3)
     with pytest.raises(ConfigError, match="share no finished run.*Weak_1: 1 of 3 runs finished; Strong: 2 of 3"):
         put(case)
+
+
+def test_a_note_that_is_true_of_all_metrics_is_said_once(case: Case) -> None:
+    case.lose("Weak_1", 1)
+    case.lose("Weak_1", 3)
+    notes = section(put(case), "Over runs only").notes
+    assert notes[0].startswith("All: paired t-test: undefined: a t-test needs at least 2 runs") and len(notes) == 2
 
 
 def test_constants_ties_and_single_runs_have_words_for_numbers(case: Case) -> None:
@@ -231,7 +238,7 @@ def test_compare_reads_records_and_runs_nothing(here: Path, capsys: pytest.Captu
     one = call(
         capsys, "compare", "ridge", "majority", "mosi@tiny", "--budget", "smoke", "--metrics", "corr", "--seeds", "1", "--resamples", "200"
     )
-    assert one[0] == 0 and "Acc-2" not in one[1] and "1 runs of each" in one[1]
+    assert one[0] == 0 and "Acc-2" not in one[1] and "1 run of each" in one[1]
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import isfinite, isnan
 
@@ -44,7 +44,6 @@ from harness.reporting.collect import Measured, Unit
 from harness.reporting.compare import Tested
 from harness.reporting.environments import differences
 from harness.reporting.layout import ABSENT, UNDEFINED, number, p_value
-from harness.reporting.markdown import escape
 from harness.reporting.pairing import paired
 from harness.reporting.texts import data_name
 from harness.reporting.verdicts import source_lines, verdict_rule
@@ -107,9 +106,9 @@ def versus(a: Measured, b: Measured, card: Card, names: Sequence[str], *, alpha:
 
 def text(found: Versus) -> str:
     """All sections as Markdown, which a console shows as well."""
-    parts = [f"# {escape(f'A: {found.a.name}, B: {found.b.name}, on {data_name(found.card)}')}", "\n".join(_head(found))]
+    parts = [f"# A: {found.a.name}, B: {found.b.name}, on {data_name(found.card)}", "\n".join(_head(found))]
     for section in sections(found):
-        parts += [f"## {section.title}", escape(section.said), _table(section), "\n".join(f"- {escape(note)}" for note in section.notes)]
+        parts += [f"## {section.title}", section.said, _table(section), "\n".join(f"- {note}" for note in section.notes)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -125,8 +124,7 @@ def sections(found: Versus) -> list[Section]:
 
 def _table(section: Section) -> str:
     align = ("left",) * section.left + ("right",) * (len(section.heads) - section.left)
-    rows = [[escape(cell) for cell in row] for row in section.rows]
-    return tabulate(rows, section.heads, tablefmt="github", disable_numparse=True, colalign=align) if rows else ""
+    return tabulate(section.rows, section.heads, tablefmt="github", disable_numparse=True, colalign=align) if section.rows else ""
 
 
 # ---- what is compared
@@ -136,14 +134,14 @@ def _head(found: Versus) -> Iterator[str]:
     groups = facts(found.card.dataset).groups_are
     clusters = found.pair.groups()[1]
     clustered = f" of {clusters} {groups}s" if found.pair.clusters is not None else ", each its own cluster"
-    yield f"- Design: {found.design}; {found.runs} runs of each, {found.pair.clips} clips{clustered}."
+    yield f"- Design: {found.design}; {found.runs} run{'' if found.runs == 1 else 's'} of each, {found.pair.clips} clips{clustered}."
     if found.card.simulated:
         yield "- SIMULATED data: nothing below says anything about real clips."
     if len(found.shared) < found.expected:
         yield f"- INCOMPLETE: {len(found.shared)} of {found.expected} pairs of runs; only these are compared."
     for row in (found.a, found.b):
-        yield from (f"- {escape(f'{row.name}: no record of {unit}: {why}')}." for unit, why in row.faults.items())
-    yield from (f"- Environments: {escape(line)}." for line in differences([found.a, found.b]))
+        yield from (f"- {row.name}: no record of {unit}: {why}." for unit, why in row.faults.items())
+    yield from (f"- Environments: {line}." for line in differences([found.a, found.b]))
 
 
 # ---- sections
@@ -163,7 +161,7 @@ def _tests(found: Versus, main: Sequence[Comparison]) -> Section:
         f"The test that the design calls for; the claim is {' or '.join(sorted(claims))}. Holm over these {len(rows)} metrics. "
         f"{verdict_rule(found.names, found.alpha, found.span)}"
     )
-    notes = tuple(f"{metric.label}: {one.note}." for metric, one in zip(found.chosen, main, strict=True) if one.note)
+    notes = _grouped(found, ((metric, one.note) for metric, one in zip(found.chosen, main, strict=True)))
     heads = ("Metric", "A", "B", "A − B", "95 % interval", "p", "Holm p", "Verdict", "Test")
     return Section("Test by design", said, heads, tuple(rows), notes=notes)
 
@@ -184,19 +182,19 @@ def _probable(found: Versus, main: Sequence[Comparison]) -> Section:
 
 
 def _over_runs(found: Versus) -> Section:
-    rows, notes = [], dict[str, None]()
+    rows, notes = [], list[tuple[Metric, str]]()
     for metric in found.chosen:
         a, b = run_values(metric, found.pair)
         t, ranks = paired_t(a, b, metric=metric.name), wilcoxon(a, b, metric=metric.name)
         statistic = ABSENT if t.statistic is None else f"{t.statistic:.2f} ({t.df:g})"
         rows.append((metric.label, _interval_of(a - b, metric), statistic, p_value(t.p), p_value(ranks.p)))
-        notes |= {f"{metric.label}, {one.test}: {one.note}.": None for one in (t, ranks) if one.note}
+        notes += [(metric, f"{one.test}: {one.note}") for one in (t, ranks) if one.note]
     said = (
         "As papers report them: they hold for this very test set, and call equal systems different in 20 to 70 % of cases where a claim "
         "about new clips is meant."
     )
     heads = ("Metric", "95 % t interval of A − B", "t (df)", "paired t-test p", "Wilcoxon p")
-    return Section("Over runs only, conditional on this test set", said, heads, tuple(rows), notes=tuple(notes))
+    return Section("Over runs only, conditional on this test set", said, heads, tuple(rows), notes=_grouped(found, notes))
 
 
 def _effects(found: Versus) -> Section:
@@ -218,29 +216,29 @@ def _effects(found: Versus) -> Section:
 
 
 def _intervals(found: Versus) -> Section:
-    pair, rows, notes = replace(found.pair, folds=None), [], dict[str, None]()
+    pair, rows, notes = replace(found.pair, folds=None), [], list[tuple[Metric, str]]()
     settings = {"resamples": found.resamples, "seed": found.seed}
     for metric in found.chosen:
         sides = [bca_interval(metric, side, pair.truth, pair.clusters, **settings) for side in (pair.a, pair.b)]
         of_all = [*sides, bca_difference(metric, pair, **settings)]
         rows.append((metric.label, *(_bca(one, metric, sign=place == 2) for place, one in enumerate(of_all))))
-        notes |= {f"{metric.label}: {one.note}.": None for one in of_all if one.note}
+        notes += [(metric, note) for note in dict.fromkeys(one.note for one in of_all)]
     drawn = "clusters" if pair.clusters is not None else "clips"
     said = f"BCa, {found.resamples} resamples of {drawn}, mean over runs: for these training runs, whatever the seeds."
-    return Section("Intervals over clips, 95 %", said, ("Metric", "A", "B", "A − B"), tuple(rows), notes=tuple(notes))
+    return Section("Intervals over clips, 95 %", said, ("Metric", "A", "B", "A − B"), tuple(rows), notes=_grouped(found, notes))
 
 
 def _swaps(found: Versus) -> Section:
-    rows, notes = [], dict[str, None]()
+    rows, notes = [], list[tuple[Metric, str]]()
     for metric in found.chosen:
         one = sign_flip(metric, found.pair, resamples=found.resamples, seed=found.seed)
         rows.append(
             (metric.label, _shown(one.difference, metric, sign=True), p_value(one.p), one.test, f"conditional on {one.conditional_on}")
         )
-        notes |= {f"{metric.label}: {one.note}.": None} if one.note else {}
+        notes.append((metric, one.note))
     units = "clusters" if found.pair.clusters is not None else "clips"
     said = f"Sign-flip: were A and B alike, the predictions of whole {units} could be swapped. Serves under {FEW_CLUSTERS} of them too."
-    return Section("Swaps", said, ("Metric", "A − B", "p", "Test", "Holds for"), tuple(rows), notes=tuple(notes))
+    return Section("Swaps", said, ("Metric", "A − B", "p", "Test", "Holds for"), tuple(rows), notes=_grouped(found, notes))
 
 
 def _hits(found: Versus) -> Iterator[Section]:
@@ -258,7 +256,7 @@ def _hits(found: Versus) -> Iterator[Section]:
 
 
 def _over_folds(found: Versus) -> Section:
-    rows, notes = [], dict[str, None]()
+    rows, notes = [], list[tuple[Metric, str]]()
     for metric in found.chosen:
         differences, _, n_test = fold_differences(metric, found.pair)
         n_train = found.pair.train_clips or found.pair.clips - n_test
@@ -268,13 +266,13 @@ def _over_folds(found: Versus) -> Section:
         rows.append(
             (*head, p_value(corrected.p), *_bayes(differences, n_test, n_train, default_rope(metric, found.span)), p_value(plain.p))
         )
-        notes |= {f"{metric.label}: {corrected.note}.": None} if corrected.note else {}
+        notes.append((metric, corrected.note))
     said = (
         "Corrected resampled t-test (Nadeau and Bengio) and Bayesian correlated t-test of the differences in each fold; beside them the "
         "plain paired t-test over folds, which calls equal systems different in 40 to 55 % of repeated cross-validations."
     )
     heads = ("Metric", "folds", "A − B", "corrected p", "below ROPE", "within", "above", "plain t p")
-    return Section("Over folds", said, heads, tuple(rows), notes=tuple(notes))
+    return Section("Over folds", said, heads, tuple(rows), notes=_grouped(found, notes))
 
 
 def _bayes(differences: Floats, n_test: float, n_train: float, rope: float) -> tuple[str, str, str]:
@@ -298,6 +296,15 @@ def _source(metric: Metric, pair: Pair) -> Decomposition:
         return decompose(metric, pair)
     except DataError as error:
         return Decomposition(metric.name, float("nan"), 0, pair.clips, note=error.problem)
+
+
+def _grouped(found: Versus, notes: Iterable[tuple[Metric, str]]) -> tuple[str, ...]:
+    """Each note once, after the metrics of which it is true."""
+    metrics_of: dict[str, list[str]] = {}
+    for metric, note in notes:
+        metrics_of.setdefault(note, []).append(metric.label)
+    everywhere = len(found.names)
+    return tuple(f"{'All' if len(names) == everywhere else ', '.join(names)}: {note}." for note, names in metrics_of.items() if note)
 
 
 # ---- cells
