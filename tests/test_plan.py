@@ -11,7 +11,7 @@ from kit import call, stored
 from test_tables import a_card, a_record, a_trial, guesses
 
 from harness.errors import ConfigError
-from harness.experiments import papers
+from harness.experiments import cost_tables, papers
 from harness.experiments.estimates import forecast, recorded_seconds
 from harness.experiments.records import Failure, RecordStore, Runtime
 
@@ -77,8 +77,8 @@ def test_help_says_what_a_target_selects(capsys: pytest.CaptureFixture[str], mon
 def test_all_tables_are_listed_with_their_kind(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = call(capsys, "list", "tables")
     lines = {line.split()[0]: line for line in out.splitlines()}
-    assert code == 0 and set(lines) == {"/".join(one) for one in papers.items()}
-    assert "comparison" in lines["mikl/t1"] and "ablation" in lines["mikl/t4"] and "robustness" in lines["mikl/t5"]
+    assert code == 0 and set(lines) == {"/".join(one) for one in (*papers.items(), *cost_tables.items())}
+    assert "cost" in lines["iidaf/t9"] and "comparison" in lines["mikl/t1"] and "ablation" in lines["mikl/t4"] and "robustness" in lines["mikl/t5"]
     assert "random folds" in lines["amcm/t3"] and "folds by subject" in lines["amcm/t3"]
 
 

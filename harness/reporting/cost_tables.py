@@ -246,7 +246,7 @@ def _latex(table: CostTable) -> str:
         heads=[latex.escape(head) for head in heads(table.spec)],
         blocks=blocks,
         legend=latex.escape(_legend()),
-        tests=[],
+        comparisons=[],
         notes=[(latex.comment(heading), [latex.comment(item) for item in items]) for heading, items in notes(table)],
     )
 
