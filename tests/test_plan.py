@@ -78,7 +78,12 @@ def test_all_tables_are_listed_with_their_kind(place: Path, capsys: pytest.Captu
     code, out, _ = call(capsys, "list", "tables")
     lines = {line.split()[0]: line for line in out.splitlines()}
     assert code == 0 and set(lines) == {"/".join(one) for one in (*papers.items(), *cost_tables.items())}
-    assert "cost" in lines["iidaf/t9"] and "comparison" in lines["mikl/t1"] and "ablation" in lines["mikl/t4"] and "robustness" in lines["mikl/t5"]
+    assert (
+        "cost" in lines["iidaf/t9"]
+        and "comparison" in lines["mikl/t1"]
+        and "ablation" in lines["mikl/t4"]
+        and "robustness" in lines["mikl/t5"]
+    )
     assert "random folds" in lines["amcm/t3"] and "folds by subject" in lines["amcm/t3"]
 
 
