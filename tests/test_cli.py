@@ -78,7 +78,7 @@ def test_help_is_quick_and_imports_no_torch() -> None:
         (["run", "tfn", "mosi@tiny", "--folds", "999"], ["999", "groups"]),
         (["run", "no_such.py", "mosi@tiny"], ["no_such.py"]),
         (["reproduce", "iidaff"], ["iidaff", "Did you mean 'iidaf'"]),
-        (["reproduce", "iidaf/t9"], ["iidaf/t9", "iidaf/t3"]),
+        (["reproduce", "iidaf/t99"], ["iidaf/t99", "iidaf/t9"]),
         (["reproduce", "iidaf/t3", "--data", "iemocap"], ["iemocap"]),
         (["list", "things"], ["things", "methods"]),
         (["data", "show", "nothing"], ["nothing"]),
