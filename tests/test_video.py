@@ -538,10 +538,11 @@ def test_films_of_real_faces_train_a_method(shared: Path, place: Path, capsys: p
     data = store.load("ravdess@films", place / "data")
     assert len(data) == len(chosen) == 40 and data.features["vision"].lengths.tolist() == [10] * 40
     check_pixels_tell_of_movements(data, [takes[clip] for clip in data.clips["id"]])
-    run(capsys, "run tfn ravdess@films --folds 5 --budget quick --set training.batch_size=4 --inline")
+    # after 16 epochs mere rounding of the pixels moves a fold's loss between .79 and .92 of the first one
+    effort = "--budget paper --set training.batch_size=4 --set training.max_epochs=32 --set training.patience=32"
+    run(capsys, f"run tfn ravdess@films --folds 5 {effort} --inline")
     histories = [record["history"] for record in records(place)]
-    left = [history[-1]["train_loss"] / history[0]["train_loss"] for history in histories]  # one fold's 32 clips and 16 epochs: .8 to .93
-    assert len(left) == 5 and np.mean(left) < 0.9
+    assert len(histories) == 5 and all(history[-1]["train_loss"] < 0.9 * history[0]["train_loss"] for history in histories)
     run(capsys, "run ridge ravdess@films --folds 5 --inline")
     ridge = [record["test"]["accuracy"] for record in records(place) if record["identity"]["method"] == "ridge"]
     assert len(ridge) == 5 and np.mean(ridge) > 0.25  # by chance .125, with a standard deviation of .052 over the 40 clips
