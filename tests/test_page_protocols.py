@@ -55,7 +55,7 @@ def test_each_protocol_has_a_part_with_its_own_runs_numbers_and_tests(case: Case
             assert (row.finished, row.expected) == (of, of)
         assert part.rows[0].cells[0].published and "against Strong" in part.rows[0].cells[0].test
         other = next(one.protocol for one in parts if one is not part)
-        assert not any(f"{other}{sign}" in f"{part.caption} {part.compared}" for sign in (":", " ("))
+        assert f"{other}:" not in part.caption and f"{other} ({4 if of == 3 else 3} " not in part.caption
     assert parts[0].console and parts[1].console == "", "the first one's text tells of both"
 
 
@@ -88,7 +88,7 @@ def test_parts_are_used_again_and_leave_with_their_protocol(case: Case, tmp_path
 def test_figures_are_of_one_protocol_each(case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Confusion matrices add up folds of different sizes to all clips."""
     pytest.importorskip("matplotlib")
-    case.spec = case.spec.model_copy(update={"metrics": ("mae", "acc7"), "heads": {"acc7": "Seven"}})
+    case.spec = case.spec.model_copy(update={"metrics": ("mae", "corr", "acc7"), "heads": {"acc7": "Seven"}})
     seen: list[dict[str, Any]] = []
     real = confusion.confusion
     monkeypatch.setattr(confusion, "confusion", lambda counts, *rest: seen.append(counts) or real(counts, *rest))
@@ -96,7 +96,7 @@ def test_figures_are_of_one_protocol_each(case: Case, tmp_path: Path, monkeypatc
     stems = [{figure.stem for figure in part.figures} for part in parts]
     assert stems[0] and not stems[0] & stems[1] and all((tmp_path / f"{stem}.svg").exists() for stem in stems[0] | stems[1])
     assert len(seen) == 2 and all(int(np.sum(matrix)) == CLIPS for counts in seen for matrix in counts.values())
-    assert parts[0].columns[1].label == "Seven" and parts[0].columns[1].header.startswith("Seven")
+    assert parts[0].columns[2].label == "Seven" and parts[0].columns[2].header.startswith("Seven")
     told = tell(case.spec, case.card, BUDGETS["quick"], case.plan, case.store, resamples=100)
     assert len(told.blocks) == 2 and of_tables._label(told, metrics["acc7"]) == "Seven, %"
 
