@@ -48,6 +48,7 @@ TunedRows = Annotated[bool, typer.Option("--tuned", help="Add a row with the set
 Diagnose = Annotated[
     str, typer.Option(help="best-on-test: say apart from all tables how choosing the epoch on test would flatter.", rich_help_panel="Runs")
 ]
+Figures = Annotated[str, typer.Option(help="Formats of figures: svg,pdf,png; or none. The page needs svg.")]
 Modalities = Annotated[str, typer.Option(help="A subset, such as text,audio; default: all the data has.")]
 
 
@@ -68,8 +69,9 @@ def reproduce(
     checkpoint_seconds: EverySeconds = 60.0,
     inline: Inline = False,
     diagnose: Diagnose = "",
+    figures: Figures = "svg",
 ) -> None:
-    """Run what a paper's tables still lack, and render them."""
+    """Run what a paper's tables still lack, and render them and the page results/index.html."""
     from harness.commands import running as commands
     from harness.experiments.plan import Effort
 
@@ -79,24 +81,24 @@ def reproduce(
         from harness.commands import planning
 
         return planning.show_plan(target, data, effort, seeds or ("2" if quick else ""), methods, how, tuned)
-    commands.reproduce(target, data, effort, seeds or ("2" if quick else ""), methods, how, tuned)
+    commands.reproduce(target, data, effort, seeds or ("2" if quick else ""), methods, how, tuned, figures)
 
 
 @app.command()
 def report(
-    target: Target,
+    target: Annotated[str, typer.Argument(help=f"{TARGETS} Default: all papers.")] = "",
     data: Annotated[str, typer.Option(help="Stored data set, as for `reproduce`.")] = "",
     budget: Budget = "quick",
     seeds: Seeds = "",
     methods: Methods = "",
     tuned: TunedRows = False,
     device: Device = "auto",
+    figures: Figures = "svg",
 ) -> None:
-    """Render tables from the records that exist; runs nothing."""
-    from harness.commands import running as commands
-    from harness.experiments.plan import Effort
+    """Render tables and the page results/index.html from the records that exist; runs nothing."""
+    from harness.commands import reporting as commands
 
-    commands.report(target, data, Effort(budget=budget, device=device), seeds, methods, tuned)
+    commands.report(commands.Asked(target, data, budget, seeds, methods, tuned, device, figures))
 
 
 @app.command()
@@ -294,6 +296,25 @@ def audit(
     from harness.commands import audit as commands
 
     commands.audit(papers or [])
+
+
+@app.command()
+def figure(
+    method: Annotated[str, typer.Argument(help="A name from `harness list methods` that shows something inside, such as iidaf.")],
+    dataset: Annotated[str, typer.Argument(help="A data set, such as mosi or mosi@minilm.")],
+    settings: Annotated[list[str] | None, typer.Option("--set", help="A setting, such as training.learning_rate=0.001.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="The seed of the trial.")] = 42,
+    budget: Budget = "quick",
+    modalities: Modalities = "",
+    device: Device = "auto",
+    figures: Figures = "svg,pdf,png",
+) -> None:
+    """Train one trial again and draw its model: shared and specific features, gates, adjacency maps, splines."""
+    from harness.commands import inside as commands
+    from harness.experiments.plan import Effort
+
+    effort = Effort(budget=budget, device=device, modalities=_names(modalities) or None)
+    commands.figure(method, dataset, settings or [], effort, seed, figures)
 
 
 @app.command()

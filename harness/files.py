@@ -6,6 +6,11 @@ import os
 from pathlib import Path
 
 
+def results_root() -> Path:
+    """The results folder: ``$MER_RESULTS`` or ``./results``."""
+    return Path(os.environ.get("MER_RESULTS", "results")).resolve()
+
+
 def write_atomic(path: Path, content: bytes) -> None:
     """Write ``content`` to ``path`` so that a crash leaves the old file or the new one, never a part.
 

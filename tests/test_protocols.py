@@ -273,8 +273,7 @@ def fold_record(row: str, fold: Fold) -> Record:
     return record.model_copy(update={"predictions": shown})
 
 
-@pytest.fixture
-def case(folder: Path) -> Case:
+def a_case(folder: Path) -> Case:
     spec = papers.read(write(folder, TWO, "made/t1"))
     cuts = [fold for scheme in spec.protocol for fold in scheme.cuts()]
     plan = {row: [a_trial(row, 1, a_card(), fold) for fold in cuts] for row in ("Weak", "Strong", "ridge")}
@@ -283,6 +282,11 @@ def case(folder: Path) -> Case:
         for fold in cuts:
             store.put(fold_record(row, fold), Runtime(seconds=1, epoch_seconds=(), peak_memory_mb=1, finished="now"))
     return Case(spec, a_card(), plan, store)
+
+
+@pytest.fixture
+def case(folder: Path) -> Case:
+    return a_case(folder)
 
 
 def rendered(case: Case, out: Path) -> RenderedTable:

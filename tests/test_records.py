@@ -153,6 +153,17 @@ def test_a_changed_record_is_refused(data_root: Path, tmp_path: Path) -> None:
         store.get(done.key)
 
 
+def test_a_record_is_the_same_in_another_layout_and_with_any_text(data_root: Path, tmp_path: Path) -> None:
+    done = finish(data_root, tmp_path)
+    store, path = RecordStore(tmp_path / "records"), tmp_path / "records" / done.key / "record.json"
+    text = '"checksum":"' + 64 * "0" + '",'
+    for record in (done.record, done.record.model_copy(update={"budget": text})):
+        store.put(record, done.runtime)
+        assert store.get(done.key) == record
+        path.write_text(json.dumps(json.loads(path.read_bytes()), indent=1))
+        assert store.get(done.key) == record
+
+
 def test_no_host_name_and_no_path_in_a_record(data_root: Path, tmp_path: Path) -> None:
     import platform
 

@@ -14,6 +14,7 @@ from rich.console import Console
 
 from harness.analysis import complexity, latency, rounds
 from harness.analysis.latency import NOISY, Latency
+from harness.commands.reporting import say_table
 from harness.data.batches import Batch
 from harness.data.opening import base_name, need_features, open_dataset
 from harness.data.schema import Card, Frozen, Ragged, Split, Task
@@ -24,11 +25,12 @@ from harness.experiments.cost_tables import CostRow, CostSpec
 from harness.experiments.environment import Environment, environment
 from harness.experiments.plan import Effort, method_trials
 from harness.experiments.records import RecordStore
-from harness.experiments.trials import budget_named, resolve_config
+from harness.experiments.trials import Trial, budget_named, resolve_config
 from harness.experiments.workspace import Workspace
 from harness.files import write_atomic
 from harness.reporting.collect import Measured, collect
 from harness.reporting.cost_tables import COUNTED, RECORDED, TIMED, Costs, CostTable, Figure, render
+from harness.reporting.page.document import CostPart
 from harness.training import loop
 from harness.training.contract import Inputs, Method, MethodConfig, methods
 
@@ -95,7 +97,7 @@ class _Row:
         return hashlib.sha256(repr(said).encode()).hexdigest()
 
 
-def table(spec: CostSpec, data: str, effort: Effort, workspace: Workspace, console: Console, *, measure: bool) -> None:
+def table(spec: CostSpec, data: str, effort: Effort, workspace: Workspace, console: Console, *, measure: bool) -> CostPart:
     """Render ``spec``. With ``measure``, what is not known yet is counted and timed; what was refused as noisy is timed again."""
     here = environment(effort.device)
     card = need_features(open_dataset(data or spec.dataset, data_root())).card
@@ -106,11 +108,18 @@ def table(spec: CostSpec, data: str, effort: Effort, workspace: Workspace, conso
         console.print(f"{spec.name}: {name}", highlight=False, markup=False)
         known[name] = _completed(rows[name], known[name])
         write_atomic(path, Kept(rows=known, environment=here).model_dump_json(indent=1).encode())
-    measured = _records(spec, rows, card, effort, workspace.store)
+    plan = _plan(spec, rows, card, effort)
+    measured = collect(spec.scores, card, plan, workspace.store)
     costs = {name: _costs(rows[name], known[name], measured.get(name), card, workspace.store) for name in rows}
     rendered = render(CostTable(spec, card, costs, here, THREADS), workspace.tables)
-    console.print(rendered.console, highlight=False, markup=False, soft_wrap=True)
-    console.print("Written: " + ", ".join(map(str, rendered.paths)), highlight=False, markup=False, soft_wrap=True)
+    part = CostPart(
+        name=spec.name,
+        console=rendered.console,
+        files=tuple(str(path.relative_to(workspace.root)) for path in rendered.paths),
+        keys=tuple(trial.key for trials in plan.values() for trial in trials),
+    )
+    say_table(part, workspace.root, console)
+    return part
 
 
 def _config(spec: CostSpec, row: CostRow, effort: Effort) -> MethodConfig:
@@ -170,16 +179,15 @@ def _time(found: Latency) -> Time:
 # ---- records
 
 
-def _records(spec: CostSpec, rows: Mapping[str, _Row], card: Card, effort: Effort, store: RecordStore) -> dict[str, Measured]:
-    """The runs of every row whose modalities ``card`` has, as tables of scores plan them."""
+def _plan(spec: CostSpec, rows: Mapping[str, _Row], card: Card, effort: Effort) -> dict[str, list[Trial]]:
+    """The trials of every row whose modalities ``card`` has, as tables of scores plan them."""
     there = {name: row for name, row in rows.items() if set(row.row.modalities or ()) <= set(card.modalities)}
-    plan = {
+    return {
         name: method_trials(
             row.method, card, effort.model_copy(update={"modalities": row.row.modalities}), row.row.config, effort.seeds or spec.seeds
         )
         for name, row in there.items()
     }
-    return collect(spec.scores, card, plan, store)
 
 
 def _costs(row: _Row, known: Known, measured: Measured | None, card: Card, store: RecordStore) -> Costs:

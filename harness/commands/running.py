@@ -1,4 +1,4 @@
-"""``run``, ``reproduce``, ``report``, ``track``: trials are planned, run, stored, rendered."""
+"""``run``, ``reproduce``, ``track``: trials are planned, run, stored, rendered."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from typing import Any
 from rich.console import Console
 
 from harness.commands import costs
+from harness.commands.rendering import Renderer
+from harness.commands.reporting import say_page, say_table
 from harness.data.catalogue import facts
 from harness.data.checks import examine_folds
 from harness.data.opening import base_name, is_there, need_features, open_dataset
@@ -31,8 +33,9 @@ from harness.experiments.schemes import Scheme
 from harness.experiments.trials import Trial, budget_named, choose_modalities, explain
 from harness.experiments.workspace import Workspace
 from harness.reporting import diagnoses, summary
+from harness.reporting.figures.style import parse_formats
+from harness.reporting.page.document import TablePart
 from harness.reporting.progress import Progress
-from harness.reporting.tables import render
 from harness.training.contract import methods as registered
 
 
@@ -69,9 +72,12 @@ class Planned:
     plan: Mapping[str, Sequence[Trial]]
 
 
-def reproduce(target: str, data: str, effort: Effort, seeds: str, methods: str, running: Running, tuned_too: bool = False) -> None:
-    """Run what the tables of ``target`` lack, then render them. Exit code 1 where a trial failed."""
+def reproduce(
+    target: str, data: str, effort: Effort, seeds: str, methods: str, running: Running, tuned_too: bool = False, figures: str = "svg"
+) -> None:
+    """Run what the tables of ``target`` lack, then render them and the page. Exit code 1 where a trial failed."""
     console, workspace = Console(), Workspace.default()
+    renderer = Renderer(workspace, parse_formats(figures))
     effort = settle(effort, seeds)
     cost_specs = cost_tables.of(target)
     costs.refuse_other_data(cost_specs, data)
@@ -81,27 +87,15 @@ def reproduce(target: str, data: str, effort: Effort, seeds: str, methods: str, 
     for table in tables:
         outcome = execute(interleaved(table.plan), f"{table.spec.name} {table.card.name}", workspace, running, console)
         failed |= bool(outcome.failed or outcome.undiagnosed)
-        _render(table, effort, workspace, console)
+        show(table, effort, renderer, console)
         if running.diagnose:
             _diagnose(table.spec.name, table.card, table.spec.metrics, table.plan, workspace, console)
         console.print(summary.closing(outcome, workspace), highlight=False, soft_wrap=True)
     for spec in cost_specs:
         costs.table(spec, data, effort, workspace, console, measure=True)
+    say_page(renderer.page(), console)
     if failed:
         raise SystemExit(1)
-
-
-def report(target: str, data: str, effort: Effort, seeds: str, methods: str, tuned_too: bool = False) -> None:
-    """Render the tables of ``target`` from the records that exist."""
-    console, workspace = Console(), Workspace.default()
-    effort = settle(effort, seeds)
-    cost_specs = cost_tables.of(target)
-    costs.refuse_other_data(cost_specs, data)
-    only_costs = cost_tables.is_item(target)
-    for table in [] if only_costs else planned(target, data, effort, methods, console, workspace.root if tuned_too else None):
-        _render(table, effort, workspace, console)
-    for spec in cost_specs:
-        costs.table(spec, data, effort, workspace, console, measure=False)
 
 
 def run(
@@ -259,10 +253,12 @@ def execute(
         return runner.run(trials, workspace, running.executor(), tracking.Tracker(workspace, experiment), options, progress)
 
 
-def _render(table: Planned, effort: Effort, workspace: Workspace, console: Console) -> None:
-    rendered = render(table.spec, table.card, budget_named(effort.budget), table.plan, workspace.store, workspace.tables)
-    console.print(rendered.console, highlight=False, markup=False, soft_wrap=True)
-    console.print("Written: " + ", ".join(str(path) for path in rendered.paths), highlight=False, markup=False, soft_wrap=True)
+def show(table: Planned, effort: Effort, renderer: Renderer, console: Console) -> tuple[TablePart, ...]:
+    """Render a table and print it; its parts."""
+    parts = renderer.table(table.spec, table.card, budget_named(effort.budget), table.plan)
+    for part in parts:
+        say_table(part, renderer.workspace.root, console)
+    return parts
 
 
 def _diagnose(

@@ -47,7 +47,7 @@ class Job:
 
     def run(self, report: Listener) -> Finished | Evaluated:
         """Do the work; called on one thread."""
-        return _Session(self, report).finish()
+        return Session(self, report).finish()
 
 
 def attempt(job: Job, report: Listener) -> None:
@@ -95,7 +95,9 @@ def _arithmetic() -> Iterator[None]:
 
 
 @dataclass
-class _Session:
+class Session:
+    """The work of one job, step by step."""
+
     job: Job
     report: Listener
     began: float = field(default_factory=time.monotonic)

@@ -18,6 +18,7 @@ from typing import TextIO
 from harness.errors import HarnessError
 from harness.experiments.interrupts import undisturbed
 from harness.experiments.records import RecordStore
+from harness.files import results_root
 
 BALLAST_BYTES = 8 * 2**20  # room for the records of all running trials, kept free of charge until the disk is full
 
@@ -34,7 +35,7 @@ class Workspace:
 
     @classmethod
     def default(cls) -> Workspace:
-        return cls(Path(os.environ.get("MER_RESULTS", "results")).resolve())
+        return cls(results_root())
 
     @cached_property
     def store(self) -> RecordStore:

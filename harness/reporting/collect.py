@@ -72,12 +72,13 @@ def collect(names: Sequence[str], card: Card, plan: Mapping[str, Sequence[Trial]
 def _measured(row: str, names: Sequence[str], card: Card, trials: Sequence[Trial], store: RecordStore) -> Measured:
     found = {Unit(trial.identity.seed, trial.identity.fold): _look_up(trial, card, store) for trial in trials}
     records = {unit: result for unit, result in found.items() if isinstance(result, Record)}
+    arrays = {unit: record.predictions.arrays() for unit, record in records.items()}
     return Measured(
         name=row,
         expected=tuple(found),
         records=records,
         faults={unit: result for unit, result in found.items() if isinstance(result, str)},
-        values={name: {unit: metrics[name].score(*record.predictions.arrays()) for unit, record in records.items()} for name in names},
+        values={name: {unit: metrics[name].score(*pair) for unit, pair in arrays.items()} for name in names},
     )
 
 

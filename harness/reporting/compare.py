@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+import hashlib
+import json
+from collections.abc import Mapping, MutableMapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from math import isnan, nan
 from typing import Literal
+
+import numpy as np
 
 from harness.analysis.statistics import (
     PROBABLE,
@@ -80,19 +84,38 @@ class Family:
         return tuple(dict.fromkeys(test.row for test in self.tests))
 
 
-def compare_rows(spec: TableSpec, measured: Mapping[str, Measured], *, resamples: int, seed: int, span: float = 6.0) -> Family:
+@dataclass(frozen=True)
+class Outcome:
+    """What the tests of one pair of rows found: a comparison per metric, by the design's test and by the seeds-only one.
+
+    ``source``: where the variance of the difference in the first metric comes from.
+    """
+
+    main: tuple[Comparison, ...]
+    conditional: tuple[Comparison, ...]
+    source: Decomposition
+
+
+Memory = MutableMapping[str, Outcome]  # by what they were computed from
+
+
+def compare_rows(
+    spec: TableSpec, measured: Mapping[str, Measured], *, resamples: int, seed: int, span: float = 6.0, memory: Memory | None = None
+) -> Family:
     """Tests of every measured row against the reference row; ``seed`` is the base seed of the resamples.
 
-    ``span``: width of the label scale, of which the region of equivalent MAEs is a share.
+    ``span``: width of the label scale, of which the region of equivalent MAEs is a share. ``memory``: outcomes of earlier
+    calls by this very code, which are used where they fit; new ones are added.
     """
     reference, why = choose_reference(spec, measured)
     if reference is None:
         return Family(None, why, ())
     pairs = {row.name: _paired(row, measured[reference]) for row in measured.values() if row.name != reference}
-    tests = [test for row, found in pairs.items() for test in _against(row, found, spec.metrics, resamples, seed)]
+    known: Memory = {} if memory is None else memory
+    outcomes = {row: _remembered(found.pair, spec.metrics, resamples, seed, known) for row, found in pairs.items() if found.pair}
+    tests = [test for row, found in pairs.items() for test in _against(row, found, spec.metrics, outcomes.get(row))]
     ropes = {name: default_rope(metrics[name], span) for name in spec.metrics}
-    first = metrics[spec.metrics[0]]
-    sources = {row: _source(first, found.pair) for row, found in pairs.items() if found.pair is not None}
+    sources = {row: outcome.source for row, outcome in outcomes.items()}
     return Family(reference, why, tuple(replace(test, rope=ropes[test.metric]) for test in _adjusted(tests)), sources)
 
 
@@ -131,12 +154,35 @@ def _paired(row: Measured, reference: Measured) -> _Paired:
     return _Paired(len(shared), len({*row.expected, *reference.expected}), paired(row, reference, shared) if shared else None)
 
 
-def _against(row: str, runs: _Paired, names: Sequence[str], resamples: int, seed: int) -> list[Tested]:
-    if runs.pair is None:
+def _against(row: str, runs: _Paired, names: Sequence[str], outcome: Outcome | None) -> list[Tested]:
+    if outcome is None:
         return [Tested(row, name, 0, runs.expected, None, None) for name in names]
-    chosen: list[Metric] = [metrics[name] for name in names]
-    found = compare(chosen, runs.pair, resamples=resamples, seed=seed), compare_seeds_only(chosen, runs.pair)
-    return [Tested(row, name, runs.runs, runs.expected, main, conditional) for name, main, conditional in zip(names, *found, strict=True)]
+    found = zip(names, outcome.main, outcome.conditional, strict=True)
+    return [Tested(row, name, runs.runs, runs.expected, main, conditional) for name, main, conditional in found]
+
+
+def _remembered(pair: Pair, names: Sequence[str], resamples: int, seed: int, memory: Memory) -> Outcome:
+    key = _content(pair, names, resamples, seed)
+    if key not in memory:
+        memory[key] = _outcome(pair, [metrics[name] for name in names], resamples, seed)
+    return memory[key]
+
+
+def _outcome(pair: Pair, chosen: Sequence[Metric], resamples: int, seed: int) -> Outcome:
+    main = compare(chosen, pair, resamples=resamples, seed=seed)
+    return Outcome(tuple(main), tuple(compare_seeds_only(chosen, pair)), _source(chosen[0], pair))
+
+
+def _content(pair: Pair, names: Sequence[str], resamples: int, seed: int) -> str:
+    """A hash of all that an outcome is computed from."""
+    hashed = hashlib.sha256(json.dumps([list(names), resamples, seed]).encode())
+    for item in fields(pair):
+        value = getattr(pair, item.name)
+        array = np.asarray(value)
+        plain = array.dtype.kind in "biuf"  # numbers by their bytes, everything else by its text
+        hashed.update(f"{item.name} {array.shape} {array.dtype}".encode())
+        hashed.update(np.ascontiguousarray(array).tobytes() if plain else json.dumps(array.tolist(), default=str).encode())
+    return hashed.hexdigest()[:32]
 
 
 def _source(metric: Metric, pair: Pair) -> Decomposition:

@@ -17,7 +17,7 @@ from harness.files import write_atomic
 from harness.registry import suggest
 from harness.reporting.blocks import Plan, plan_under, table_lines
 from harness.reporting.collect import collect
-from harness.reporting.compare import compare_rows
+from harness.reporting.compare import Memory, compare_rows
 from harness.reporting.latex import latex
 from harness.reporting.layout import Cell, Line
 from harness.reporting.markdown import console, markdown
@@ -33,12 +33,14 @@ CSV_COLUMNS = (
 
 @dataclass(frozen=True)
 class RenderedTable:
-    """Where a table was written, and its form for the console."""
+    """Where a table was written, its form for the console, and what all its forms are made from."""
 
     markdown: Path
     latex: Path
     csv: Path
     console: str
+    told: Told
+    lines: tuple[Line, ...]
 
     @property
     def paths(self) -> tuple[Path, ...]:
@@ -55,29 +57,41 @@ def render(
     *,
     resamples: int = 10_000,
     seed: int = 0,
+    memory: Memory | None = None,
 ) -> RenderedTable:
     """Render ``spec`` for the stored data of ``card`` from the records that ``plan`` (row name -> trials) has in ``store``.
 
     Writes ``<paper>_<item>_<card name>.md``, ``.tex`` and ``.csv`` to the folder ``out``, each whole or not at all. The
-    same inputs give the same bytes. Numbers are recomputed from stored predictions; rows without records stay, empty.
+    same inputs give the same bytes, with or without a ``memory`` of earlier tests. Numbers are recomputed from stored
+    predictions; rows without records stay, empty.
     Raises ConfigError where the table has no such data set or a trial follows another protocol; OSError on a full disk.
     """
     _check(spec, card, plan)
-    told = tell(spec, card, budget, plan, store, resamples=resamples, seed=seed)
+    told = tell(spec, card, budget, plan, store, resamples=resamples, seed=seed, memory=memory)
     lines = table_lines(told)
     contents = {"md": markdown(told, lines), "tex": latex(told, lines), "csv": long_form(told, lines)}
-    paths = {suffix: out / f"{_stem(spec, card)}.{suffix}" for suffix in contents}
+    paths = {suffix: out / f"{stem(spec, card)}.{suffix}" for suffix in contents}
     for suffix, content in contents.items():
         write_atomic(paths[suffix], content.encode())
-    return RenderedTable(paths["md"], paths["tex"], paths["csv"], console(told, lines))
+    return RenderedTable(paths["md"], paths["tex"], paths["csv"], console(told, lines), told, lines)
 
 
-def tell(spec: TableSpec, card: Card, budget: Budget, plan: Plan, store: RecordStore, *, resamples: int = 10_000, seed: int = 0) -> Told:
+def tell(
+    spec: TableSpec,
+    card: Card,
+    budget: Budget,
+    plan: Plan,
+    store: RecordStore,
+    *,
+    resamples: int = 10_000,
+    seed: int = 0,
+    memory: Memory | None = None,
+) -> Told:
     """What there is to tell of a table: the numbers of every row under every protocol, and the tests."""
-    blocks = []
+    blocks, span = [], card.task.high - card.task.low
     for scheme in spec.protocol:
         measured = collect(spec.metrics, card, plan_under(plan, scheme), store)
-        family = compare_rows(spec, measured, resamples=resamples, seed=seed, span=card.task.high - card.task.low)
+        family = compare_rows(spec, measured, resamples=resamples, seed=seed, span=span, memory=memory)
         blocks.append(Told(spec, card, budget, measured, family, resamples, scheme))
     return replace(blocks[0], others=tuple(blocks[1:]))
 
@@ -105,7 +119,8 @@ def _check(spec: TableSpec, card: Card, plan: Plan) -> None:
                 )
 
 
-def _stem(spec: TableSpec, card: Card) -> str:
+def stem(spec: TableSpec, card: Card) -> str:
+    """The name of a table's files, without their ending."""
     return f"{spec.paper}_{spec.item}_{card.name}".replace("@", "-")
 
 

@@ -1,0 +1,127 @@
+"""Tables, their figures and the page on disk; what has not changed is not made again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from harness.data.schema import Card
+from harness.errors import ConfigError
+from harness.experiments.papers import TableSpec
+from harness.experiments.trials import Trial
+from harness.experiments.workspace import Workspace
+from harness.reporting import memory
+from harness.reporting.describe import Places, alone, describe_all, describe_audit
+from harness.reporting.figures import of_tables, style
+from harness.reporting.links import mlflow_pages
+from harness.reporting.page import compose, document, freshness
+from harness.reporting.page.document import FigurePart, PaperPart, TablePart
+from harness.reporting.tables import render, stem
+from harness.reporting.texts import Told
+from harness.training.settings import Budget
+
+
+@dataclass
+class Renderer:
+    """Renders tables into the results folder. ``formats`` of figures; empty: none are drawn."""
+
+    workspace: Workspace
+    formats: tuple[str, ...] = ("svg",)
+    _pages: dict[str, str] | None = field(default=None, init=False)
+
+    @property
+    def folder(self) -> Path:
+        return document.folder(self.workspace.root)
+
+    def table(self, spec: TableSpec, card: Card, budget: Budget, plan: Mapping[str, Sequence[Trial]]) -> tuple[TablePart, ...]:
+        """The table on disk in all its forms; as it is where neither its records, its file, the data nor the code have changed.
+
+        One part per protocol; the first one has the text for the console.
+        """
+        keys = [trial.key for trials in plan.values() for trial in trials]
+        pages = {key: self.pages[key] for key in keys if key in self.pages}
+        records = freshness.states(freshness.record_files(self.workspace.store.root, keys))
+        made_from = (spec.model_dump(mode="json"), card.model_dump(mode="json"), budget.name, {row: len(plan[row]) for row in plan}, keys)
+        content = freshness.digest(freshness.code(), made_from, records, pages, self.formats)
+        stored = self._stored(spec, card)
+        if len(stored) == len(spec.protocol) and all(part.content == content and all(self._there(part)) for part in stored):
+            return tuple(stored)
+        parts = self._render(spec, card, budget, plan, Places(self.workspace.store, pages))
+        parts = tuple(part.model_copy(update={"content": content}) for part in parts)
+        for part in parts:
+            document.write(self._place(part), part)
+        for old in stored:
+            if old.block > len(parts):  # of a protocol that the table's file no longer has
+                self._place(old).unlink(missing_ok=True)
+        return parts
+
+    def page(self) -> Path:
+        """Write ``index.html`` from all tables that were rendered, and the figures over several of them."""
+        tables = document.read_all(self.workspace.root)
+        more = {
+            paper: self._paper(paper, [table for table in tables if table.paper == paper]) for paper in {table.paper for table in tables}
+        }
+        return compose.write(self.workspace.root, tables, more)
+
+    @property
+    def pages(self) -> dict[str, str]:
+        if self._pages is None:
+            self._pages = mlflow_pages(self.workspace.tracking_uri)
+        return self._pages
+
+    def _stored(self, spec: TableSpec, card: Card) -> list[TablePart]:
+        """The parts of earlier renderings, by protocol."""
+        paths = [self.folder / f"{stem(spec, card)}.json", *self.folder.glob(f"{stem(spec, card)}--*.json")]
+        found = (document.read(path, TablePart) for path in paths)
+        return sorted((part for part in found if part is not None), key=lambda part: part.block)
+
+    def _place(self, part: TablePart) -> Path:
+        return self.folder / f"{part.name}.json"
+
+    def _render(
+        self, spec: TableSpec, card: Card, budget: Budget, plan: Mapping[str, Sequence[Trial]], places: Places
+    ) -> tuple[TablePart, ...]:
+        place = self.folder / "tests" / f"{stem(spec, card)}.json"
+        known = memory.load(place, freshness.code())
+        rendered = render(spec, card, budget, plan, self.workspace.store, self.workspace.tables, memory=known)
+        memory.save(place, freshness.code(), known)
+        files = [str(path.relative_to(self.workspace.root)) for path in rendered.paths]
+        first, *others = map(self._with_figures, describe_all(rendered.told, plan, places, files), alone(rendered.told))
+        return first.model_copy(update={"console": rendered.console}), *others
+
+    def _with_figures(self, part: TablePart, told: Told) -> TablePart:
+        drawn, why = self._draw(of_tables.of_table(told), part.name)
+        return part.model_copy(update={"figures": drawn, "no_figures": why})
+
+    def _draw(self, figures: Iterable[of_tables.Drawn], name: str) -> tuple[tuple[FigurePart, ...], str]:
+        """The figures' files, and why there are none, if so."""
+        if not self.formats:
+            return (), ""
+        try:
+            return tuple(self._save(drawn, name) for drawn in figures), ""
+        except ConfigError as error:
+            return (), f"No figures: {error.problem}. {error.fix}"
+
+    def _save(self, drawn: of_tables.Drawn, name: str) -> FigurePart:
+        place = f"figures/{name}_{drawn.kind}"
+        style.save(drawn.figure, self.workspace.root / place, self.formats)
+        return FigurePart(stem=place, title=drawn.title, text=drawn.text, formats=self.formats)
+
+    def _paper(self, paper: str, tables: Sequence[TablePart]) -> PaperPart:
+        path = self.folder / "papers" / f"{paper}.json"
+        content = freshness.digest(freshness.code(), [table.content for table in tables], self.formats)
+        stored = document.read(path, PaperPart)
+        if stored is not None and stored.content == content and all(self._figures_there(stored.figures)):
+            return stored
+        drawn, _ = self._draw(of_tables.of_paper(tables), paper)
+        part = PaperPart(content=content, figures=drawn, audit=describe_audit(paper))
+        document.write(path, part)
+        return part
+
+    def _there(self, part: TablePart) -> Iterator[bool]:
+        yield from ((self.workspace.root / file).is_file() for file in part.files)
+        yield from self._figures_there(part.figures)
+
+    def _figures_there(self, figures: Sequence[FigurePart]) -> Iterator[bool]:
+        yield from ((self.workspace.root / f"{figure.stem}.{kind}").is_file() for figure in figures for kind in figure.formats)
