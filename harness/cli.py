@@ -29,6 +29,9 @@ Timeout = Annotated[float, typer.Option(min=0, help="Seconds after which a trial
 Retry = Annotated[bool, typer.Option("--retry-failed", help="Run trials again that failed before.", rich_help_panel="Runs")]
 EverySeconds = Annotated[float, typer.Option(min=0, help="Least time between two checkpoints of a trial.", rich_help_panel="Runs")]
 Inline = Annotated[bool, typer.Option("--inline", help="Run in this process, for a debugger.", rich_help_panel="Runs")]
+PLAN = "Say what would run, what exists, and how long it takes; runs nothing."
+Plan = Annotated[bool, typer.Option("--plan", "--dry-run", help=PLAN)]
+Dry = Annotated[bool, typer.Option("--dry-run", help=PLAN, rich_help_panel="Runs")]
 Folds = Annotated[int, typer.Option(min=0, help="Cross-validation with this many folds; 0: the official split.", rich_help_panel="Split")]
 ProtocolName = Annotated[
     str,
@@ -56,7 +59,7 @@ Modalities = Annotated[str, typer.Option(help="A subset, such as text,audio; def
 def reproduce(
     target: Target,
     data: Annotated[str, typer.Option(help="Stored data set to use, such as mosi@minilm; default: the imported one, else simulated.")] = "",
-    plan: Annotated[bool, typer.Option("--plan", help="Say what would run, what exists, and how long it takes; runs nothing.")] = False,
+    plan: Plan = False,
     budget: Budget = "quick",
     quick: Quick = False,
     seeds: Seeds = "",
@@ -123,6 +126,7 @@ def run(
     checkpoint_seconds: EverySeconds = 60.0,
     inline: Inline = False,
     diagnose: Diagnose = "",
+    dry_run: Dry = False,
     explain: Annotated[bool, typer.Option("--explain", help="Say why trials would be run again; runs nothing.")] = False,
 ) -> None:
     """Run one method on one data set."""
@@ -140,7 +144,7 @@ def run(
         groups=commands.parse_groups(groups),
         modalities=chosen,
     )
-    how = commands.Running(workers, timeout or None, retry_failed, checkpoint_seconds, inline, diagnose)
+    how = commands.Running(workers, timeout or None, retry_failed, checkpoint_seconds, inline, diagnose, dry_run)
     commands.run(method, dataset, settings or [], effort, seeds or ("2" if quick else "1"), how, explain, tuned)
 
 

@@ -123,6 +123,14 @@ def test_a_faulty_method_file_is_named(place: Path, capsys: pytest.CaptureFixtur
     assert code == 2 and all(word in err for word in words), err
 
 
+def test_an_installed_methods_name_is_taken_whatever_was_looked_up_before(tmp_path: Path) -> None:
+    """In a process of its own, where nothing was; workers inherit the installed methods and would refuse the file too."""
+    (tmp_path / "copied.py").write_text(TOY.read_text().replace('"toy"', '"tfn"'))
+    check = "import sys; from pathlib import Path; from harness.experiments.plugins import load_file; print(load_file(Path(sys.argv[1])))"
+    done = subprocess.run([sys.executable, "-c", check, str(tmp_path / "copied.py")], capture_output=True, text=True)
+    assert done.returncode == 1 and "two methods are called 'tfn'" in done.stderr and not done.stdout
+
+
 @pytest.mark.parametrize("what", ["methods", "datasets", "tables"])
 def test_lists(place: Path, capsys: pytest.CaptureFixture[str], what: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)

@@ -7,15 +7,19 @@ import re
 from pathlib import Path
 
 import pytest
-from kit import call, stored
+from kit import TOY, call, stored
+from kit import trial as toy
 from test_tables import a_card, a_record, a_trial, guesses
 
 from harness.errors import ConfigError
 from harness.experiments import cost_tables, papers
-from harness.experiments.estimates import forecast, recorded_seconds
-from harness.experiments.records import Failure, RecordStore, Runtime
+from harness.experiments.estimates import forecast, recorded_seconds, survey
+from harness.experiments.records import Diagnosis, Failure, RecordStore, Runtime
+from harness.experiments.trials import Trial
+from harness.reporting.forecast import described
 
 ROOT = Path(__file__).parents[1]
+UNKNOWN = "time unknown for 4 (toy: no recorded trial on this data with this budget)"
 MINE = """
 title = "Mine"
 datasets = ["mosi"]
@@ -90,33 +94,67 @@ def test_all_tables_are_listed_with_their_kind(place: Path, capsys: pytest.Captu
 # ---- forecasts
 
 
+def finish(store: RecordStore, trial: Trial, seconds: float) -> None:
+    runtime = Runtime(seconds=seconds, epoch_seconds=(), peak_memory_mb=1, finished="now")
+    store.put(a_record(trial, guesses("ridge", trial.identity.seed)), runtime)
+
+
 def test_a_forecast_counts_each_trial_once_and_takes_times_of_its_kind(tmp_path: Path) -> None:
     store, card = RecordStore(tmp_path), a_card()
     trials = {(row, seed): a_trial(row, seed, card) for row in ("ridge", "Strong", "Weak_1") for seed in (1, 2, 3)}
-    for (row, seed), seconds in {("ridge", 1): 10.0, ("ridge", 2): 20.0, ("Strong", 1): 90.0}.items():
-        runtime = Runtime(seconds=seconds, epoch_seconds=(), peak_memory_mb=1, finished="now")
-        store.put(a_record(trials[row, seed], guesses(row, seed)), runtime)
+    for one, seconds in {("ridge", 1): 10.0, ("ridge", 2): 20.0, ("Strong", 1): 90.0}.items():
+        finish(store, trials[one], seconds)
     failed = trials["Strong", 2]
     store.put_failure(Failure(identity=failed.identity, budget="quick", reason="diverged", message=""))
-    seconds = recorded_seconds(store, {(row, card.name, "quick") for row in ("ridge", "Strong", "Weak_1")})
-    assert seconds == {("ridge", card.name, "quick"): 15.0, ("Strong", card.name, "quick"): 90.0}
-    found = forecast([*trials.values(), *trials.values()], store, seconds)
-    assert (found.trials, found.recorded, found.failed, found.to_run) == (9, 3, 1, 5)
-    assert (found.seconds, found.longest) == (15.0 + 90.0, 90.0) and {trial.identity.method for trial in found.unknown} == {"Weak_1"}
+    everything = [*trials.values(), *trials.values()]
+    known = survey(everything, store)
+    assert known.seconds == {("ridge", card.fingerprint, "quick"): 15.0, ("Strong", card.fingerprint, "quick"): 90.0}
+    found = forecast(everything, known)
+    assert (found.trials, found.recorded, found.failed, found.to_run, found.again) == (9, 3, 1, 5, 0)
+    assert (found.seconds, found.longest, found.timed) == (15.0 + 90.0, 90.0, 2)
+    assert {trial.identity.method for trial in found.unknown} == {"Weak_1"}
     assert (found.wall(1), found.wall(2), found.wall(50)) == (105.0, 90.0, 90.0)
-    again = forecast(trials.values(), store, seconds, retry_failed=True)
+    again = forecast(trials.values(), survey(everything, store, retry_failed=True))
     assert (again.failed, again.to_run, again.seconds) == (0, 6, 195.0)
+
+
+def test_damaged_records_and_records_without_their_diagnosis_are_to_run_again(tmp_path: Path) -> None:
+    store, trials = RecordStore(tmp_path), [a_trial("ridge", seed, a_card()) for seed in (1, 2, 3, 4)]
+    for one in trials[:3]:
+        finish(store, one, 10.0)
+    raw = store.path(trials[0].key).read_bytes()
+    store.path(trials[0].key).write_bytes(raw.replace(b"1", b"2"))
+    record = store.get(trials[1].key)
+    found = Diagnosis(key=record.key, predictions=record.predictions.fingerprint, chosen=1, epochs=({},))
+    store.put_diagnosis(found)
+    plain = forecast(trials, survey(trials, store))
+    assert (plain.recorded, plain.to_run, plain.again, plain.failed) == (2, 2, 1, 0)
+    diagnosed = survey(trials, store, diagnose=True)
+    asked = forecast(trials, diagnosed)
+    assert (asked.recorded, asked.to_run, asked.again, asked.seconds) == (1, 3, 2, 30.0)
+    assert "1 recorded, 3 to run (2 of them again" in described("x", {"ridge": trials}, diagnosed, 1)
 
 
 def test_times_of_other_data_and_budgets_and_of_damaged_records_do_not_count(tmp_path: Path) -> None:
     store, card = RecordStore(tmp_path), a_card()
-    runtime = Runtime(seconds=10, epoch_seconds=(), peak_memory_mb=1, finished="now")
     for seed in (1, 2):
-        store.put(a_record(a_trial("ridge", seed, card), guesses("ridge", seed)), runtime)
-    assert recorded_seconds(store, {("ridge", card.name, "paper"), ("ridge", "mosi@other", "quick")}) == {}
-    (store.folder(a_trial("ridge", 1, card).key) / "record.json").write_text("{")
+        finish(store, a_trial("ridge", seed, card), 10.0)
+    assert recorded_seconds(store, {("ridge", card.fingerprint, "paper"), ("ridge", "0" * 64, "quick")}) == {}
+    store.path(a_trial("ridge", 1, card).key).write_text("{")
     (store.folder(a_trial("ridge", 2, card).key) / "runtime.json").unlink()
-    assert recorded_seconds(store, {("ridge", card.name, "quick")}) == {}
+    assert recorded_seconds(store, {("ridge", card.fingerprint, "quick")}) == {}
+
+
+def test_times_of_the_same_trials_go_before_those_of_others_like_them(tmp_path: Path) -> None:
+    """With other settings, hence other keys, a method may take any time; the same data under another name counts."""
+    store, card = RecordStore(tmp_path), a_card(name="mosi@other")
+    mine = [a_trial("ridge", seed, a_card()) for seed in (1, 2)]
+    other = a_trial("ridge", 3, card)
+    finish(store, other.model_copy(update={"identity": other.identity.model_copy(update={"config": {"size": 9}})}), 100.0)
+    (kind,) = kinds = {("ridge", card.fingerprint, "quick")}
+    assert recorded_seconds(store, kinds, mine) == {kind: 100.0}
+    finish(store, mine[0], 10.0)
+    assert recorded_seconds(store, kinds, mine) == {kind: 10.0} and recorded_seconds(store, kinds) == {kind: 55.0}
 
 
 # ---- by command
@@ -142,6 +180,24 @@ def test_a_plan_runs_nothing_and_then_counts_what_was_run(place: Path, capsys: p
     assert sorted((fold["protocol"], fold["of"], fold["index"]) for fold in folds) == sorted(
         [*[("stratified", 3, i) for i in range(3)], *[("grouped", 4, i) for i in range(4)]] * 2
     )
+
+
+def test_a_dry_run_says_what_a_plan_says(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = stored(place / "data")
+    command = ["run", str(TOY), "mosi@tiny", "--seeds", "4", "--workers", "2", "--dry-run"]
+    code, out, _ = call(capsys, *command)
+    assert code == 0 and not (place / "results").exists()
+    assert f"run mosi@tiny\n  4 trials: 0 recorded, 4 to run; {UNKNOWN}\n  to run, by row: toy 4\n" in out
+    trial = toy(data, seed=9)
+    finish(RecordStore(place / "results" / "records"), trial.model_copy(update={"budget": "quick"}), 90.0)
+    code, out, _ = call(capsys, *command)
+    assert code == 0 and "4 to run; about 3 min 00 s with 2 workers (6 min 00 s of work)" in out, out
+    assert "to run, by row: toy 4 (1 min 30 s each)" in out and [path.name for path in (place / "results").iterdir()] == ["records"]
+    code, _, err = call(capsys, *command[:3], "--dry-run", "--inline", "--timeout", "5")
+    assert code == 2 and "--timeout" in err
+    write(place)
+    plans = [call(capsys, "reproduce", "mine/t1", "--data", "mosi@tiny", option)[1] for option in ("--plan", "--dry-run")]
+    assert plans[0] == plans[1] and "28 to run" in plans[0]
 
 
 def test_a_table_without_its_data_set_is_left_out_and_that_is_said(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

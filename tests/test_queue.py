@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from types import SimpleNamespace
 from typing import Any
 
@@ -54,3 +55,26 @@ def test_a_job_that_comes_back_keeps_the_number_of_its_try() -> None:
     one, tries = queue.take()
     queue.again(one, tries + 1)
     assert queue.take() == (one, 2) and not queue
+
+
+@given(st.lists(st.sampled_from(list(SECONDS)), max_size=12), st.lists(st.tuples(st.integers(0, 3), st.sampled_from([0.0, 1.0, 5.0]))))
+@settings(deadline=None)
+def test_the_next_job_is_the_first_of_those_whose_method_took_longest(methods: list[str], script: list[tuple[int, float]]) -> None:
+    """Against the rule as it is said: one list, searched whole. The script takes, ends, and puts back jobs in any order."""
+    jobs = [job(method, i) for i, method in enumerate(methods)]
+    queue, waiting, seconds, taken = Queue(jobs), [(one, 1) for one in jobs], dict[str, float](), list[tuple[Any, int]]()
+    for act, value in [*script, *[(0, 0.0)] * len(jobs)]:
+        assert bool(queue) == bool(waiting)
+        if act <= 1 and waiting:
+            expected = max(waiting, key=lambda entry: seconds.get(entry[0].trial.identity.method, math.inf))
+            waiting.remove(expected)
+            seconds.setdefault(expected[0].trial.identity.method, 0.0)
+            assert queue.take() == expected
+            taken.append(expected)
+        elif act == 2 and taken:
+            queue.ended(taken[-1][0], value)
+            seconds[taken[-1][0].trial.identity.method] = value
+        elif act == 3 and taken:
+            one, tries = taken.pop(0)
+            queue.again(one, tries + 1)
+            waiting.append((one, tries + 1))

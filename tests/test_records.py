@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,13 +18,16 @@ from harness.errors import HarnessError
 from harness.experiments import code, runner
 from harness.experiments.events import Event, Failed, Finished, Started, Warned
 from harness.experiments.executors import Inline, Processes
+from harness.experiments.plan import Effort, method_trials
 from harness.experiments.records import RecordError, RecordStore
 from harness.experiments.runner import Options, outstanding
 from harness.experiments.tracking import Tracker, publish_pending
-from harness.experiments.trials import Identity, explain
+from harness.experiments.trials import Identity, explain, make_trial, resolve_config
 from harness.experiments.worker import attempt, run_trial
 from harness.experiments.workspace import DiskFull, Workspace
 from harness.training import metrics
+from harness.training.contract import methods
+from harness.training.settings import BUDGETS
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +107,28 @@ def test_code_follows_imports_within_the_project_only(dataset: Any) -> None:
     found = trial(dataset).identity.code
     assert {"user_toy_method", "harness.training.loop", "harness.data.batches", "harness.training.metrics", "harness.seeds"} <= set(found)
     assert not any(name.startswith(("torch", "harness.reporting", "harness.experiments", "harness.errors")) for name in found)
+
+
+def test_a_key_is_that_of_the_content_however_it_came_about(dataset: Any) -> None:
+    """It is computed once: a copy must not keep the other's, and that it was computed must show nowhere else."""
+    one = trial(dataset).identity
+    fresh = Identity.model_validate(one.model_dump())
+    key = one.key
+    changed = [one.model_copy(update=update) for update in ({"seed": 2}, {"method": "other"}, {"config": {}})]
+    assert len({key, *(copy.key for copy in changed)}) == 4 and one.key == key
+    for copy in [fresh, one.model_copy(), one.model_copy(deep=True), pickle.loads(pickle.dumps(one)), *changed]:
+        content = copy.model_dump(mode="json", exclude={"dataset"})
+        content["config"].get("text_encoder", {}).pop("path", None)
+        assert copy.key == hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:20]
+    assert one == fresh and one.model_dump_json() == Identity.model_validate(one.model_dump()).model_dump_json()
+
+
+def test_trials_of_a_plan_have_the_keys_of_trials_made_one_by_one(dataset: Any) -> None:
+    effort = Effort(budget="quick", folds=3, protocol="stratified")
+    planned = method_trials("ridge", dataset.card, effort, {}, (1, 2))
+    config = resolve_config(methods["ridge"], "mosi", BUDGETS["quick"], "cpu", {})
+    alone = [make_trial("ridge", dataset.card, config, seed=seed, fold=fold, budget="quick") for seed in (1, 2) for fold in effort.cuts()]
+    assert len(planned) == 6 and planned == alone and [one.key for one in planned] == [one.key for one in alone]
 
 
 # ---- records

@@ -23,6 +23,7 @@ from harness.data.store import data_root
 from harness.errors import ConfigError, DataError, HarnessError
 from harness.experiments import cost_tables, papers, runner, tracking, tuned
 from harness.experiments.diagnosis import BEST_ON_TEST
+from harness.experiments.estimates import survey
 from harness.experiments.executors import Executor, Inline, Processes
 from harness.experiments.papers import TableSpec
 from harness.experiments.plan import Effort, choose_device, interleaved, method_trials, plan_table
@@ -34,6 +35,7 @@ from harness.experiments.trials import Trial, budget_named, choose_modalities, e
 from harness.experiments.workspace import Workspace
 from harness.reporting import diagnoses, summary
 from harness.reporting.figures.style import parse_formats
+from harness.reporting.forecast import described
 from harness.reporting.page.document import TablePart
 from harness.reporting.progress import Progress
 from harness.training.contract import methods as registered
@@ -41,7 +43,7 @@ from harness.training.contract import methods as registered
 
 @dataclass(frozen=True)
 class Running:
-    """How trials are executed: everything that cannot change a number."""
+    """How trials are executed: everything that cannot change a number. ``dry``: ``run`` only says what it would run."""
 
     workers: int = 0
     timeout: float | None = None
@@ -49,18 +51,17 @@ class Running:
     checkpoint_seconds: float = 60.0
     inline: bool = False
     diagnose: str = ""
+    dry: bool = False
 
     def __post_init__(self) -> None:
         if self.diagnose not in ("", BEST_ON_TEST):
             raise ConfigError(f"--diagnose {self.diagnose} is not known", f"Allowed: {BEST_ON_TEST}.")
 
     def executor(self) -> Executor:
+        """ConfigError where the options do not fit together."""
         if self.inline and self.timeout:
             raise ConfigError("--timeout cannot stop a trial that runs inline", "Leave one of the two out.")
-        return Inline() if self.inline else Processes(self.count(), self.timeout)
-
-    def count(self) -> int:
-        return 1 if self.inline else self.workers or os.cpu_count() or 1
+        return Inline() if self.inline else Processes(self.workers or os.cpu_count() or 1, self.timeout)
 
 
 @dataclass(frozen=True)
@@ -114,6 +115,8 @@ def run(
         for trial in trials:
             console.print(f"{trial.label} [{trial.key}]: {_why(trial, workspace.store)}", highlight=False, markup=False, soft_wrap=True)
         return
+    if running.dry:
+        return _say_plan(f"run {card.name}", {name: trials}, workspace, running, console)
     outcome = execute(trials, f"run {card.name}", workspace, running, console, plugin)
     console.print(summary.scores(trials, workspace.store), highlight=False, markup=False, soft_wrap=True)
     if running.diagnose:
@@ -249,8 +252,15 @@ def execute(
     waiting = runner.outstanding(trials, workspace.store, running.retry_failed, options.diagnose)
     total = len({trial.key for trial in trials})
     console.print(f"{experiment}: {total} trials, {total - len(waiting)} of them done before", highlight=False, soft_wrap=True)
-    with Progress(waiting, total, running.count(), console) as progress:
-        return runner.run(trials, workspace, running.executor(), tracking.Tracker(workspace, experiment), options, progress)
+    executor = running.executor()
+    with Progress(waiting, total, executor.workers, console) as progress:
+        return runner.run(trials, workspace, executor, tracking.Tracker(workspace, experiment), options, progress)
+
+
+def _say_plan(title: str, rows: Mapping[str, Sequence[Trial]], workspace: Workspace, running: Running, console: Console) -> None:
+    trials = [trial for row in rows.values() for trial in row]
+    known = survey(trials, workspace.store, running.retry_failed, bool(running.diagnose))
+    console.print(described(title, rows, known, running.executor().workers), highlight=False, markup=False, soft_wrap=True)
 
 
 def show(table: Planned, effort: Effort, renderer: Renderer, console: Console) -> tuple[TablePart, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
-from functools import lru_cache
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -48,6 +48,7 @@ def environment(device: str) -> Environment:
     )
 
 
+@cache
 def _version(package: str) -> str:
     try:
         return version(package)
@@ -55,6 +56,7 @@ def _version(package: str) -> str:
         return ""
 
 
+@cache
 def _processor() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -63,7 +65,7 @@ def _processor() -> str:
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor())
 
 
-@lru_cache(maxsize=1)
+@cache
 def _commit() -> tuple[str, bool]:
     """The project's commit and whether tracked files differ from it; empty outside a checkout."""
     folder = Path(__file__).parents[2]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import multiprocessing
 import os
@@ -9,6 +10,7 @@ import signal
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -63,20 +65,25 @@ class Queue:
     so the last worker to finish is not left alone with the longest trial."""
 
     def __init__(self, jobs: Sequence[Job]) -> None:
-        self._waiting = [(job, 1) for job in jobs]
+        self._numbers = itertools.count()
+        self._waiting: dict[str, deque[tuple[int, Job, int]]] = {}  # by method: place in the line, job, number of its try
         self._seconds: dict[str, float] = {}  # the last trial of each method; 0 while its first runs
+        for job in jobs:
+            self.again(job, 1)
 
     def __bool__(self) -> bool:
-        return bool(self._waiting)
+        return any(self._waiting.values())
 
     def take(self) -> tuple[Job, int]:
-        chosen = max(self._waiting, key=lambda entry: self._seconds.get(entry[0].trial.identity.method, math.inf))  # the first, if equal
-        self._waiting.remove(chosen)
-        self._seconds.setdefault(chosen[0].trial.identity.method, 0.0)
-        return chosen
+        there = [method for method, line in self._waiting.items() if line]
+        method = max(there, key=lambda name: (self._seconds.get(name, math.inf), -self._waiting[name][0][0]))  # the first, if equal
+        self._seconds.setdefault(method, 0.0)
+        _, job, tries = self._waiting[method].popleft()
+        return job, tries
 
     def again(self, job: Job, tries: int) -> None:
-        self._waiting.append((job, tries))
+        line = self._waiting.setdefault(job.trial.identity.method, deque())
+        line.append((next(self._numbers), job, tries))
 
     def ended(self, job: Job, seconds: float) -> None:
         self._seconds[job.trial.identity.method] = seconds
@@ -135,7 +142,9 @@ def _context(jobs: Sequence[Job]) -> BaseContext:
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     used = {methods[job.trial.identity.method].__module__ for job in jobs if job.plugin is None}
-    context.set_forkserver_preload(["harness.experiments.worker", "harness.experiments.candidates", *LATE, *sorted(used)])
+    context.set_forkserver_preload(
+        ["harness.experiments.worker", "harness.experiments.candidates", "harness.experiments.warm", *LATE, *sorted(used)]
+    )
     return context
 
 

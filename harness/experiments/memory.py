@@ -13,7 +13,7 @@ def keep_freed_memory() -> None:
     """Let the C library keep freed blocks of up to a gibibyte for the next allocation.
 
     By default glibc returns large blocks to the system at once, and every optimiser step begins with page faults for the same
-    gradients as the step before: TFN's epoch, whose gradients are 76 MB, takes a sixth longer. Nothing where there is no mallopt.
+    gradients as the step before: TFN's epoch, whose gradients are 38 MB, takes a fifth longer. Nothing where there is no mallopt.
     """
     with suppress(OSError, AttributeError):
         library = ctypes.CDLL(None)

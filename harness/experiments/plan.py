@@ -11,6 +11,7 @@ from harness.data.opening import base_name
 from harness.data.schema import Card, Frozen
 from harness.data.splits import Fold, folds
 from harness.errors import ConfigError
+from harness.experiments import code
 from harness.experiments.papers import Row, TableSpec
 from harness.experiments.schemes import Scheme
 from harness.experiments.trials import Trial, budget_named, make_trial, resolve_config
@@ -52,8 +53,9 @@ def method_trials(
     budget, base = budget_named(effort.budget), base_name(card.name)
     cuts = effort.cuts()
     configs = [resolve_config(methods[name], base, budget, effort.device, {**by_fold(fold), **overrides}) for fold in cuts]
+    codes = code.fingerprints(methods[name].__module__)
     return [
-        make_trial(name, card, config, seed=seed, fold=fold, budget=effort.budget, modalities=effort.modalities)
+        make_trial(name, card, config, seed=seed, fold=fold, budget=effort.budget, modalities=effort.modalities, codes=codes)
         for seed in seeds
         for fold, config in zip(cuts, configs, strict=True)
     ]

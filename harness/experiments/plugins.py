@@ -14,10 +14,12 @@ from harness.training.contract import methods
 def load_file(path: Path) -> str:
     """Import the method file ``path`` and return the name it registers.
 
-    Raises ConfigError where the file is missing, fails to import, or does not register exactly one method.
+    Raises ConfigError where the file is missing, fails to import, takes an installed method's name, or does not register exactly
+    one method.
     """
     name = f"user_{path.stem}"
     if name not in sys.modules:
+        list(methods)  # installed ones first: a name that is taken is refused here, as in workers, which inherit them
         _execute(path, name)
     found = [method for method in methods if methods[method].__module__ == name]
     if len(found) != 1:

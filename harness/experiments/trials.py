@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from typing import Any
 
 from pydantic import ValidationError
@@ -31,11 +32,17 @@ class Identity(Frozen):
     seed: int
     fold: Fold
 
-    @property
+    @cached_property
     def key(self) -> str:
         """20 hexadecimal digits. Names of stored things are left out: the fingerprints of data and text encoder say what they hold."""
         content = self.model_dump(mode="json", exclude={"dataset": True, "config": {"text_encoder": {"path"}}})
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:20]
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Identity:
+        """A copy, which has a key of its own."""
+        copied = super().model_copy(update=update, deep=deep)
+        copied.__dict__.pop("key", None)
+        return copied
 
 
 class Trial(Frozen):
@@ -69,13 +76,24 @@ def resolve_config(method: type[Method], dataset: str, budget: Budget, device: s
 
 
 def make_trial(
-    name: str, card: Card, config: MethodConfig, *, seed: int, fold: Fold, budget: str, modalities: tuple[str, ...] | None = None
+    name: str,
+    card: Card,
+    config: MethodConfig,
+    *,
+    seed: int,
+    fold: Fold,
+    budget: str,
+    modalities: tuple[str, ...] | None = None,
+    codes: Mapping[str, str] | None = None,
 ) -> Trial:
-    """The trial of method ``name`` on the stored data set of ``card``; ConfigError where a setting does not fit the data."""
+    """The trial of method ``name`` on the stored data set of ``card``; ConfigError where a setting does not fit the data.
+
+    ``codes``: the method's fingerprints, where they are known; to take them reads all its modules.
+    """
     config = text_encoder.pinned(config, card)
     identity = Identity(
         method=name,
-        code=code.fingerprints(methods[name].__module__),
+        code=dict(codes or code.fingerprints(methods[name].__module__)),
         config=config.model_dump(mode="json"),
         dataset=card.name,
         data=card.fingerprint,
