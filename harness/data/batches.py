@@ -13,7 +13,7 @@ from torch import Tensor
 from harness import seeds
 from harness.data.schema import Split
 
-PART = 600
+PART = 1500
 
 
 @dataclass(frozen=True)
