@@ -16,7 +16,7 @@ nox.options.sessions = ["lint", "tests", "tests-slow"]
 
 ENVIRONMENT = ROOT / ".nox" / "harness"
 BIN = ENVIRONMENT / ("Scripts" if os.name == "nt" else "bin")
-EXTRAS = "text,audio,video,faces,figures,tune,ui,dev"
+EXTRAS = "text,audio,video,faces,figures,tune,ray,ui,dev"
 INPUTS = ("pyproject.toml", "constraints.txt")
 PARALLEL = ("--numprocesses=auto", "--dist=worksteal", "--ignore=tests/benchmarks")
 QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}

@@ -231,10 +231,10 @@ def test_other_threads_need_no_handler() -> None:
 
 
 def test_a_time_limit_needs_worker_processes(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    from harness.commands.running import Running
+    from harness.commands.executing import Running, Where
 
     with pytest.raises(ConfigError, match="inline"):
-        Running(inline=True, timeout=1.0).executor()
+        Running(timeout=1.0, where=Where("inline")).executor()
 
 
 # ---- the results folder

@@ -193,6 +193,8 @@ def test_a_dry_run_says_what_a_plan_says(place: Path, capsys: pytest.CaptureFixt
     code, out, _ = call(capsys, *command)
     assert code == 0 and "4 to run; about 3 min 00 s with 2 workers (6 min 00 s of work)" in out, out
     assert "to run, by row: toy 4 (1 min 30 s each)" in out and [path.name for path in (place / "results").iterdir()] == ["records"]
+    code, _, err = call(capsys, *command, "--executor", "rya")
+    assert code == 2 and "Did you mean 'ray'" in err
     code, _, err = call(capsys, *command[:3], "--dry-run", "--inline", "--timeout", "5")
     assert code == 2 and "--timeout" in err
     write(place)

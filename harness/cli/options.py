@@ -17,6 +17,9 @@ Timeout = Annotated[float, typer.Option(min=0, help="Seconds after which a trial
 Retry = Annotated[bool, typer.Option("--retry-failed", help="Run trials again that failed before.", rich_help_panel="Runs")]
 EverySeconds = Annotated[float, typer.Option(min=0, help="Least time between two checkpoints of a trial.", rich_help_panel="Runs")]
 Inline = Annotated[bool, typer.Option("--inline", help="Run in this process, for a debugger.", rich_help_panel="Runs")]
+ExecutorName = Annotated[str, typer.Option("--executor", help="inline, processes or ray.", rich_help_panel="Runs")]
+Address = Annotated[str, typer.Option(help="ray: auto (this machine's cluster), local, or an address.", rich_help_panel="Runs")]
+GpuShare = Annotated[float, typer.Option(min=0, max=1, help="ray: part of a GPU for each trial, such as 0.25.", rich_help_panel="Runs")]
 PLAN = "Say what would run, what exists, and how long it takes; runs nothing."
 Plan = Annotated[bool, typer.Option("--plan", "--dry-run", help=PLAN)]
 Dry = Annotated[bool, typer.Option("--dry-run", help=PLAN, rich_help_panel="Runs")]

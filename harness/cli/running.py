@@ -8,13 +8,16 @@ import typer
 
 from harness.cli.options import (
     TARGETS,
+    Address,
     Budget,
     Device,
     Diagnose,
     Dry,
     EverySeconds,
+    ExecutorName,
     Figures,
     Folds,
+    GpuShare,
     Groups,
     Inline,
     Methods,
@@ -53,15 +56,20 @@ def reproduce(
     retry_failed: Retry = False,
     checkpoint_seconds: EverySeconds = 60.0,
     inline: Inline = False,
+    executor: ExecutorName = "processes",
+    address: Address = "auto",
+    gpu_share: GpuShare = 0.0,
     diagnose: Diagnose = "",
     figures: Figures = "svg",
 ) -> None:
     """Run what a paper's tables still lack, and render them and the page results/index.html."""
     from harness.commands import running as commands
+    from harness.commands.executing import Running, Where
     from harness.experiments.plan import Effort
 
     effort = Effort(budget="smoke" if quick else budget, device=device)
-    how = commands.Running(workers, timeout or None, retry_failed, checkpoint_seconds, inline, diagnose)
+    where = Where("inline" if inline else executor, address, gpu_share)
+    how = Running(workers, timeout or None, retry_failed, checkpoint_seconds, where, diagnose)
     if plan:
         from harness.commands import planning
 
@@ -107,12 +115,16 @@ def run(
     retry_failed: Retry = False,
     checkpoint_seconds: EverySeconds = 60.0,
     inline: Inline = False,
+    executor: ExecutorName = "processes",
+    address: Address = "auto",
+    gpu_share: GpuShare = 0.0,
     diagnose: Diagnose = "",
     dry_run: Dry = False,
     explain: Annotated[bool, typer.Option("--explain", help="Say why trials would be run again; runs nothing.")] = False,
 ) -> None:
     """Run one method on one data set."""
     from harness.commands import running as commands
+    from harness.commands.executing import Running, Where
     from harness.experiments.plan import Effort
 
     chosen = names_in(modalities) or None
@@ -126,7 +138,8 @@ def run(
         groups=commands.parse_groups(groups),
         modalities=chosen,
     )
-    how = commands.Running(workers, timeout or None, retry_failed, checkpoint_seconds, inline, diagnose, dry_run)
+    where = Where("inline" if inline else executor, address, gpu_share)
+    how = Running(workers, timeout or None, retry_failed, checkpoint_seconds, where, diagnose, dry_run)
     commands.run(method, dataset, settings or [], effort, seeds or ("2" if quick else "1"), how, explain, tuned)
 
 
@@ -154,10 +167,14 @@ def tune(
     timeout: Timeout = 0.0,
     checkpoint_seconds: EverySeconds = 60.0,
     inline: Inline = False,
+    executor: ExecutorName = "processes",
+    address: Address = "auto",
+    gpu_share: GpuShare = 0.0,
 ) -> None:
     """Search a method's settings on validation; write them to a preset file that --tuned uses."""
     from harness.commands import tuning as commands
-    from harness.commands.running import Running, parse_groups
+    from harness.commands.executing import Running, Where
+    from harness.commands.running import parse_groups
     from harness.experiments.plan import Effort
 
     effort = Effort(
@@ -171,7 +188,8 @@ def tune(
         modalities=names_in(modalities) or None,
     )
     asked = commands.Asked(trials, names_in(fields), settings or [], seeds, inner_folds, together, restart, confirm)
-    commands.tune(method, dataset, asked, effort, Running(workers, timeout or None, False, checkpoint_seconds, inline))
+    where = Where("inline" if inline else executor, address, gpu_share)
+    commands.tune(method, dataset, asked, effort, Running(workers, timeout or None, False, checkpoint_seconds, where))
 
 
 @app.command()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from rich.console import Console
 
-from harness.commands.running import Planned, Running, planned, settle
+from harness.commands.executing import Running
+from harness.commands.running import Planned, planned, settle
 from harness.experiments import cost_tables
 from harness.experiments.estimates import survey
 from harness.experiments.plan import Effort

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 from rich.console import Console
 
 from harness.commands import costs
+from harness.commands.executing import Running
 from harness.commands.rendering import Renderer
 from harness.commands.reporting import say_page, say_table
 from harness.data.catalogue import facts
@@ -22,9 +22,7 @@ from harness.data.splits import Fold, published_folds
 from harness.data.store import data_root
 from harness.errors import ConfigError, DataError, HarnessError
 from harness.experiments import cost_tables, papers, runner, tracking, tuned
-from harness.experiments.diagnosis import BEST_ON_TEST
 from harness.experiments.estimates import survey
-from harness.experiments.executors import Executor, Inline, Processes
 from harness.experiments.papers import TableSpec
 from harness.experiments.plan import Effort, choose_device, interleaved, method_trials, plan_table
 from harness.experiments.plugins import load_file
@@ -39,29 +37,6 @@ from harness.reporting.forecast import described
 from harness.reporting.page.document import TablePart
 from harness.reporting.progress import Progress
 from harness.training.contract import methods as registered
-
-
-@dataclass(frozen=True)
-class Running:
-    """How trials are executed: everything that cannot change a number. ``dry``: ``run`` only says what it would run."""
-
-    workers: int = 0
-    timeout: float | None = None
-    retry_failed: bool = False
-    checkpoint_seconds: float = 60.0
-    inline: bool = False
-    diagnose: str = ""
-    dry: bool = False
-
-    def __post_init__(self) -> None:
-        if self.diagnose not in ("", BEST_ON_TEST):
-            raise ConfigError(f"--diagnose {self.diagnose} is not known", f"Allowed: {BEST_ON_TEST}.")
-
-    def executor(self) -> Executor:
-        """ConfigError where the options do not fit together."""
-        if self.inline and self.timeout:
-            raise ConfigError("--timeout cannot stop a trial that runs inline", "Leave one of the two out.")
-        return Inline() if self.inline else Processes(self.workers or os.cpu_count() or 1, self.timeout)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ from typing import Any
 from rich.console import Console
 
 from harness.analysis.inventory import describe
-from harness.commands.running import Running, execute, open_checked, parse_seeds, parse_setting, settle
+from harness.commands.executing import Running
+from harness.commands.running import execute, open_checked, parse_seeds, parse_setting, settle
 from harness.data.opening import base_name
 from harness.data.schema import Card, Dataset
 from harness.data.splits import Fold
