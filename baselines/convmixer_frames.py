@@ -19,22 +19,8 @@ from torch import nn
 
 from harness.nn.adjacency import ConvMixerLayer, Patches, Sampling, resampled
 from harness.training import Batch, Inputs, Method, MethodConfig, Output, Task, Training, register_method
-from harness.training.audiovisual import only, presets, shaped
+from harness.training.audiovisual import LONG_TRAINING, SMALL_FACES, only, presets, shaped
 from harness.training.pixels import frame_channels
-
-TRAINING: dict[str, Any] = {
-    "batch_size": 8,
-    "learning_rate": 1e-4,
-    "schedule": "milestones",
-    "milestones": (30, 60, 90),
-    "max_epochs": 120,
-    "patience": 120,
-}
-PAPER: dict[str, Any] = {
-    "frame_size": 112,
-    "augmentation": {"rotation": 10.0, "crop": 0.1},
-    "training": TRAINING | {"standardise": ("audio",)},
-}
 
 
 @register_method("convmixer_frames")
@@ -54,7 +40,7 @@ class ConvMixerFrames(Method):
         width: PositiveInt = Field(256, description="channels h")
         depth: PositiveInt = Field(4, description="layers d")
         kernel: PositiveInt = Field(9, description="odd size k of the depthwise convolution")
-        training: Training = Training(**TRAINING)
+        training: Training = Training(**LONG_TRAINING)
 
         @model_validator(mode="after")
         def _fits(self) -> ConvMixerFrames.Config:
@@ -64,7 +50,7 @@ class ConvMixerFrames(Method):
                 raise ValueError(f"grid = {self.grid} does not divide frame_size = {self.frame_size}: patches are of whole pixels")
             return self
 
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = presets(PAPER)
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = presets(SMALL_FACES)
     reference = "Trockman and Kolter 2022, Patches Are All You Need?, arXiv:2201.09792; Shi et al. 2024 (AMCM, eq. 1 and 2)"
 
     def __init__(self, inputs: Inputs, task: Task, config: Config) -> None:

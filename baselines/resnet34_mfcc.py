@@ -20,16 +20,7 @@ from harness.errors import ConfigError
 from harness.nn.masked import time_mean
 from harness.nn.resnet import ResNet
 from harness.training import Batch, Inputs, Method, MethodConfig, Output, Task, Training, register_method
-from harness.training.audiovisual import Four, only, presets, shaped
-
-TRAINING: dict[str, Any] = {
-    "batch_size": 8,
-    "learning_rate": 1e-4,
-    "schedule": "milestones",
-    "milestones": (30, 60, 90),
-    "max_epochs": 120,
-    "patience": 120,
-}
+from harness.training.audiovisual import LONG_TRAINING, Four, only, presets, shaped
 
 
 @register_method("resnet34_mfcc")
@@ -44,7 +35,7 @@ class ResNetMfcc(Method):
         picture_channels: PositiveInt = Field(1, description="parts of equal width that a frame consists of; 3 with deltas")
         blocks: Four = Field((3, 4, 6, 3), description="residual blocks per stage")
         widths: Four = Field((64, 128, 256, 512), description="channels per stage")
-        training: Training = Training(**TRAINING)
+        training: Training = Training(**LONG_TRAINING)
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = presets({})
     reference = "He et al. 2016, Deep Residual Learning for Image Recognition, CVPR; Shi et al. 2024 (AMCM's sound network)"

@@ -11,7 +11,7 @@ def results_root() -> Path:
     return Path(os.environ.get("MER_RESULTS", "results")).resolve()
 
 
-def write_atomic(path: Path, content: bytes) -> None:
+def write_atomic(path: Path, content: bytes | memoryview) -> None:
     """Write ``content`` to ``path`` so that a crash leaves the old file or the new one, never a part.
 
     Raises OSError (a full disk, say); the temporary file is then removed.

@@ -17,26 +17,12 @@ from harness.nn.attention import attention_mask
 from harness.nn.masked import MaskedBatchNorm, time_mean
 from harness.nn.resnet import ResNet
 from harness.training import Batch, Inputs, Method, MethodConfig, Output, Task, Training, register_method
+from harness.training.audiovisual import LONG_TRAINING, SMALL_FACES, Four, presets
 from harness.training.by_modality import ByModality
 from harness.training.pixels import frame_channels
 from harness.training.settings import TaskLoss
 
 Network = Literal["film", "picture"]
-Four = tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt]
-TRAINING: dict[str, Any] = {
-    "batch_size": 8,
-    "learning_rate": 1e-4,
-    "schedule": "milestones",
-    "milestones": (30, 60, 90),
-    "milestone_factor": 0.1,
-    "max_epochs": 120,
-    "patience": 120,
-}
-PAPER: dict[str, Any] = {
-    "frame_size": 112,
-    "augmentation": {"rotation": 10.0, "crop": 0.1},
-    "training": TRAINING | {"standardise": ("audio",)},
-}
 
 
 class Film(nn.Module):
@@ -166,7 +152,7 @@ class AMCM(Method):
         fusion: Literal["cmtam", "concatenation"] = Field("cmtam", description="concatenation: of each modality's mean (table 3)")
         query: PositiveInt = Field(256, description="width of Q and V")
         key: PositiveInt = Field(256, description="width of K")
-        training: Training = Training(**TRAINING)
+        training: Training = Training(**LONG_TRAINING)
 
         @model_validator(mode="after")
         def _fits(self) -> AMCM.Config:
@@ -176,7 +162,7 @@ class AMCM(Method):
                 raise ValueError(f"grid = {self.grid} does not divide frame_size = {self.frame_size}: patches are of whole pixels")
             return self
 
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"enterface05": PAPER, "ravdess": PAPER, "ravdess_song": PAPER}
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = presets(SMALL_FACES)
     reference = (
         "Shi, Qin, Yu, Hao 2024, Audio-Visual Emotion Recognition Based on Improved ConvMixer and Dynamic Focal Loss, "
         "Acta Electronica Sinica 52(8)"

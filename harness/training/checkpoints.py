@@ -32,7 +32,7 @@ class Checkpoint:
     def read(self) -> dict[str, Any] | None:
         """The stored state, or None where there is none or where it is damaged: it is set aside, and the trial starts anew."""
         try:
-            raw = self.path.read_bytes()
+            raw = memoryview(self.path.read_bytes())
             if hashlib.sha256(raw[DIGEST:]).digest() != raw[:DIGEST]:  # torch.load does not notice a changed number
                 raise ValueError("the content does not match its checksum")
             state: dict[str, Any] = torch.load(io.BytesIO(raw[DIGEST:]), weights_only=True, map_location="cpu")
@@ -55,9 +55,11 @@ class Checkpoint:
     def write(self, state: dict[str, Any]) -> None:
         """Replace the file. Raises OSError (a full disk): the caller decides that training goes on."""
         buffer = io.BytesIO()
+        buffer.write(bytes(DIGEST))
         torch.save(state, buffer)
-        raw = buffer.getvalue()
-        write_atomic(self.path, hashlib.sha256(raw).digest() + raw)
+        raw = buffer.getbuffer()  # no copy: a state may be what a worker holds most of
+        raw[:DIGEST] = hashlib.sha256(raw[DIGEST:]).digest()
+        write_atomic(self.path, raw)
         self._last = time.monotonic()
 
     def remove(self) -> None:
