@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from harness.data import checks, store
-from harness.data.catalogue import facts, known
+from harness.data.catalogue import facts
 from harness.data.importing import import_dataset
 from harness.data.opening import open_dataset
 from harness.data.schema import Dataset
@@ -65,19 +65,6 @@ def show(name: str, picture: Path | None = None) -> None:
     if picture is not None:
         write_picture(dataset, picture)
         console.print(f"Drawn: {picture}", highlight=False, markup=False, soft_wrap=True)
-
-
-def listing() -> None:
-    """Print the catalogue with what is stored of each data set."""
-    console, stored = Console(), store.names(store.data_root())
-    for name in known():
-        mine = [entry for entry in stored if entry.partition("@")[0] == name]
-        nothing = "nothing; a simulated one stands in" if facts(name).simulated else "nothing"
-        console.print(
-            f"{name:12} {facts(name).title:24} stored: {', '.join(mine) or nothing}",
-            highlight=False,
-            soft_wrap=True,
-        )
 
 
 def _feature(text: str) -> tuple[str, str]:

@@ -17,8 +17,8 @@ from pydantic import Field, PositiveInt, ValidationError, field_validator, model
 from harness.data import catalogue
 from harness.data.schema import Frozen
 from harness.errors import ConfigError
-from harness.experiments import papers
 from harness.experiments.papers import Finding
+from harness.experiments.table_files import files
 from harness.registry import suggest
 from harness.training.metrics import metrics
 
@@ -135,7 +135,7 @@ class CostSpec(Frozen):
 
 def items() -> list[tuple[str, str]]:
     """(paper, item) of every table of costs, sorted."""
-    return list(papers.files(costs=True))
+    return list(files(costs=True))
 
 
 def is_item(target: str) -> bool:
@@ -145,7 +145,7 @@ def is_item(target: str) -> bool:
 
 def of(target: str) -> list[CostSpec]:
     """The tables of costs that ``target``, an item or a paper, names; none for anything else."""
-    return [read(path) for (paper, item), path in papers.files(costs=True).items() if target in (paper, f"{paper}/{item}")]
+    return [read(path) for (paper, item), path in files(costs=True).items() if target in (paper, f"{paper}/{item}")]
 
 
 def read(path: Path) -> CostSpec:

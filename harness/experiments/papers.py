@@ -7,7 +7,6 @@ a number, or ``{ mean = 83.8, std = 0.34, dagger = true }``. A cell that is abse
 
 from __future__ import annotations
 
-import re
 import tomllib
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -21,6 +20,7 @@ from harness.data import catalogue
 from harness.data.schema import Frozen
 from harness.errors import ConfigError
 from harness.experiments.schemes import Scheme
+from harness.experiments.table_files import files
 from harness.registry import suggest
 from harness.training.by_class import metrics
 from harness.training.metrics import Metric
@@ -161,38 +161,9 @@ def cited(spec: TableSpec, rows: Sequence[str], why: str) -> TableSpec:
     return spec.model_copy(update={"rows": changed, "findings": (*spec.findings, note)})
 
 
-# ---- where the files are
-
-
-def roots() -> list[Path]:
-    """The folders that hold tables: ``./reports``, then the papers' own, in the installed package or in the source checkout.
-
-    Raises ConfigError where none of them holds any.
-    """
-    package = Path(__file__).parents[1]
-    found = [place for place in (Path("reports"), package / "_reports", package.parent / "reports") if any(place.glob("*/*.toml"))]
-    if not found:
-        raise ConfigError("no table files were found (looked for reports/<paper>/<item>.toml)", "Run from the project's root folder.")
-    return found
-
-
-def files(costs: bool = False) -> dict[tuple[str, str], Path]:
-    """(paper, item) -> its file, sorted; of two files of one name the working folder's counts. ``costs``: tables of costs instead."""
-    found = {(path.parent.name, path.stem): path for root in reversed(roots()) for path in root.glob("*/*.toml")}
-    return {place: path for place, path in sorted(found.items()) if is_cost(path) == costs}
-
-
 def items() -> list[tuple[str, str]]:
     """(paper, item) of every table file, sorted."""
     return list(files())
-
-
-def is_cost(path: Path) -> bool:
-    """Whether the file is a table of costs: a line ``kind = "cost"``."""
-    try:
-        return re.search(r'^kind *= *"cost" *$', path.read_text(encoding="utf-8"), re.MULTILINE) is not None
-    except (OSError, UnicodeDecodeError):
-        return False
 
 
 def select(target: str) -> list[tuple[TableSpec, tuple[str, ...]]]:
