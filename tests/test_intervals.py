@@ -10,9 +10,9 @@ import pytest
 import scipy.stats as ss
 from simulated_pairs import rng, systems
 
-from harness.analysis.bootstrap import cluster_counts
 from harness.analysis.intervals import bca, bca_difference, bca_interval
 from harness.analysis.jackknife import jackknife_precision, leave_one_out
+from harness.analysis.resamples import cluster_counts
 from harness.analysis.statistics import Pair
 from harness.training.metrics import metrics
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import nan, sqrt
 from typing import Literal
@@ -14,13 +14,13 @@ from harness.analysis.classical import t_p
 from harness.analysis.comparisons import ONE_RUN, Comparison
 from harness.analysis.effects import LEVEL, t_margin
 from harness.analysis.pairs import Clustered, Pair
+from harness.analysis.resamples import on_resamples
 from harness.seeds import generator
 from harness.training.metrics import Floats, Metric
 
 Reference = Literal["t", "percentile"]
 
 RESAMPLES = 10_000
-_CHUNK_NUMBERS = 4_000_000  # float64 numbers per intermediate array: 32 MB
 _ROUNDING = 1e-13  # relative to the values compared: smaller differences are none
 _MOST_UNDEFINED = 0.05  # share of resamples on which a metric may be undefined before no claim is made
 _NAMES: dict[Reference, str] = {"t": "two-level bootstrap", "percentile": "two-level bootstrap, percentile"}
@@ -43,10 +43,11 @@ def two_level_bootstraps(
     """
     tables = pair.clustered(metrics)
     _, clusters = pair.groups()
-    resampled = _resample(tables, clusters, resamples, seed)
+    on_a = on_resamples(metrics, [table.a for table in tables], resamples, seed)
+    on_b = on_resamples(metrics, [table.b for table in tables], resamples, seed)
     return [
         _conclude(_blank(table, pair, clusters, reference), table.values(), values, pair.paired_seeds, reference, seed)
-        for table, values in zip(tables, resampled, strict=True)
+        for table, values in zip(tables, zip(on_a, on_b, strict=True), strict=True)
     ]
 
 
@@ -67,23 +68,7 @@ def two_level_bootstrap(
     return two_level_bootstraps([metric], pair, resamples=resamples, seed=seed, reference=reference)[0]
 
 
-# ---- resamples
-
-
-def cluster_counts(clusters: int, resamples: int, seed: int, chunk: int) -> Iterator[Floats]:
-    """How often each cluster is drawn, (at most ``chunk``, G) at a time; the draws do not depend on ``chunk``."""
-    rng = generator(seed, "two-level bootstrap", "clusters")
-    for start in range(0, resamples, chunk):
-        rows = min(chunk, resamples - start)
-        draws = rng.integers(clusters, size=(rows, clusters)) + clusters * np.arange(rows)[:, None]
-        yield np.bincount(draws.ravel(), minlength=rows * clusters).reshape(rows, clusters).astype(np.float64)
-
-
-def _resample(tables: Sequence[Clustered], clusters: int, resamples: int, seed: int) -> list[tuple[Floats, Floats]]:
-    """Per metric the values of the runs of A and of B on each resample: (R, S_a), (R, S_b)."""
-    chunk = max(1, _CHUNK_NUMBERS // max([clusters, *(table.width for table in tables)]))
-    parts = [[table.weighted(counts) for table in tables] for counts in cluster_counts(clusters, resamples, seed, chunk)]
-    return [(np.concatenate([a for a, _ in column]), np.concatenate([b for _, b in column])) for column in zip(*parts, strict=True)]
+# ---- p and interval
 
 
 @dataclass(frozen=True)
@@ -115,9 +100,6 @@ def _samples(values: tuple[Floats, Floats], resampled: tuple[Floats, Floats], pa
     if paired:
         return [Runs(values[0] - values[1], resampled[0] - resampled[1])]
     return [Runs(values[0], resampled[0]), Runs(-values[1], -resampled[1])]
-
-
-# ---- p and interval
 
 
 def precision(samples: Sequence[Runs], clusters: int) -> tuple[float, float]:

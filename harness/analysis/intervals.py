@@ -13,15 +13,15 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import ndtr, ndtri
 
-from harness.analysis.bootstrap import RESAMPLES, cluster_counts
+from harness.analysis.bootstrap import RESAMPLES
 from harness.analysis.effects import LEVEL
 from harness.analysis.jackknife import leave_one_out
 from harness.analysis.pairs import Pair
 from harness.analysis.permutation import FEW_CLUSTERS
+from harness.analysis.resamples import on_resamples
 from harness.training.metrics import Floats, Metric
 
 MOST_UNDEFINED = 0.05  # share of resamples on which a metric may be undefined
-_CHUNK_NUMBERS = 4_000_000  # float64 numbers per intermediate array: 32 MB
 _ROUNDING = 1e-13
 
 
@@ -91,7 +91,7 @@ def _interval(metric: Metric, sides: list[tuple[float, Floats]], pair: Pair, res
         return Interval(estimate, nan, nan, level, drawn, units, "undefined: a run has no value")
     if units < FEW_CLUSTERS:
         return Interval(estimate, nan, nan, level, drawn, units, f"none: {units} {drawn} are too few to be resampled")
-    draws = _resampled(metric, sides, units, resamples, seed)
+    draws = np.sum([sign * on_resamples([metric], [totals], resamples, seed)[0].mean(axis=1) for sign, totals in sides], axis=0)
     left = np.sum([sign * leave_one_out(metric, totals).mean(axis=1) for sign, totals in sides], axis=0)
     missing = np.isnan(draws)
     if missing.mean() > MOST_UNDEFINED or np.isnan(left).any():
@@ -100,17 +100,3 @@ def _interval(metric: Metric, sides: list[tuple[float, Floats]], pair: Pair, res
     note = "none: the value lies outside all resamples" if np.isnan(low) else ""
     note = note or (f"undefined on {int(missing.sum())} of {resamples} resamples, which are left out" if missing.any() else "")
     return Interval(estimate, low, high, level, drawn, units, note)
-
-
-def _resampled(metric: Metric, sides: list[tuple[float, Floats]], units: int, resamples: int, seed: int) -> Floats:
-    """The value on each resample, (R,)."""
-    chunk = max(1, _CHUNK_NUMBERS // max(units, *(totals[0].size for _, totals in sides)))
-    drawn = cluster_counts(units, resamples, seed, chunk)
-    return np.concatenate([np.sum([sign * _weighted(metric, totals, counts) for sign, totals in sides], axis=0) for counts in drawn])
-
-
-def _weighted(metric: Metric, totals: Floats, counts: Floats) -> Floats:
-    """Mean over runs with clusters taken ``counts`` (R, G) times: (R,)."""
-    sums = counts @ totals.reshape(len(totals), -1)
-    mean: Floats = metric.finish(sums.reshape(len(counts), *totals.shape[1:])).mean(axis=1)
-    return mean

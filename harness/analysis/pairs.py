@@ -109,11 +109,6 @@ class Clustered:
     a: Floats
     b: Floats
 
-    @property
-    def width(self) -> int:
-        """Numbers per cluster, of the larger system."""
-        return int(max(self.a[0].size, self.b[0].size))
-
     def values(self) -> tuple[Floats, Floats]:
         """The metric on all clips, per run: (S_a,), (S_b,)."""
         return self.metric.finish(self.a.sum(axis=0)), self.metric.finish(self.b.sum(axis=0))

@@ -12,9 +12,9 @@ CORES = 2
 
 
 def test_a_tables_statistics_take_seconds_and_little_memory() -> None:
-    """Under 10 s on two cores and under 1 GB in all, the imports included.
+    """Under 10 s and under 1 GB in all, the imports included.
 
-    Asserted is the processor's time, which a busy machine stretches less: two cores for 10 s.
+    Asserted is the processor's time, of both cores together, which a busy machine stretches less than the clock's.
     """
     program = Path(__file__).with_name("table_statistics.py")
     variables = {**os.environ, "OMP_NUM_THREADS": str(CORES), "OPENBLAS_NUM_THREADS": str(CORES)}
@@ -22,5 +22,5 @@ def test_a_tables_statistics_take_seconds_and_little_memory() -> None:
     found = json.loads(done.stdout)
     print(f"\n{found['wall']:.1f} s on the clock, {found['cpu']:.1f} s of the processor, {found['peak_mb']:.0f} MB")
     assert (found["tests"], found["sources"]) == (13 * 7, 13)
-    assert found["cpu"] < 10 * CORES
+    assert found["cpu"] < 10
     assert found["peak_mb"] < 1024

@@ -2,7 +2,7 @@
 the classical tests do on the same runs? ``pytest -s`` prints the table of ``docs/statistics.md``.
 
 Every design is simulated with systems that are equal in law (see ``simulated_pairs`` and ``simulated_folds``), and again with
-system A better by a stated amount. A rate over 1,000 data sets has a standard error of at most .007 around .05.
+system A better by a stated amount. Every rate is printed with its Monte Carlo interval.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 from simulated_folds import drawn, learned
 from simulated_pairs import rng, systems
 
@@ -136,17 +137,24 @@ DESIGNS: dict[str, tuple[World, Sequence[Metric], Tests, float]] = {
 @pytest.mark.parametrize("name", DESIGNS)
 def test_equal_systems_are_called_different_as_often_as_stated(name: str) -> None:
     world, chosen, classical, better = DESIGNS[name]
-    replications = REPLICATIONS // 4 if "draws" in name else REPLICATIONS  # twenty trainings each
-    equal = rates(name, world, chosen, {"default": default, **classical}, 0.0, replications)
-    power = rates(name, world, chosen, {"default": default}, better, REPLICATIONS // 4)["default"]
-    beside = "; ".join(f"{test} {shown(values)}" for test, values in equal.items() if test != "default")
-    print(f"\n| {name} | {shown(equal['default'])} | {shown(power)} ({100 * better:g} %) | {beside} |")
+    equal = rates(name, world, chosen, {"default": default, **classical}, 0.0, REPLICATIONS)
+    power = rates(name, world, chosen, {"default": default}, better, REPLICATIONS // 2)["default"]
+    for place, metric in enumerate(chosen):
+        size, *beside = (f"{test} {shown(values[place], REPLICATIONS)}" for test, values in equal.items())
+        found = f"{shown(power[place], REPLICATIONS // 2)} ({100 * better:g} %)"
+        print(f"\n| {name} | {metric.label} | {size.removeprefix('default ')} | {found} | {'; '.join(beside)} |", flush=True)
     assert max(equal["default"]) <= MOST
     assert max(power) > max(equal["default"]) or "5 actors" in name  # swaps of five cannot reject
 
 
-def shown(values: Sequence[float]) -> str:
-    return " / ".join(f"{value:.3f}".lstrip("0") for value in values)
+def shown(rate: float, tables: int) -> str:
+    """A rate with its Monte Carlo interval: Wilson's, 95 %."""
+    interval = binomtest(round(rate * tables), tables).proportion_ci(method="wilson")
+    return f"{digits(rate)} [{digits(interval.low)}, {digits(interval.high)}]"
+
+
+def digits(rate: float) -> str:
+    return f"{rate:.3f}".removeprefix("0")
 
 
 @pytest.mark.slow
@@ -158,5 +166,7 @@ def test_tables_of_equal_systems_on_several_data_sets_show_no_difference(dataset
     unequal = [Scores(random.normal(size=(datasets, compared)) + np.eye(compared)[0], names, range(datasets)) for _ in range(200)]
     overall, power = (float(np.mean([friedman(scores).p < 0.05 for scores in tables])) for tables in (equal, unequal))
     pairs = float(np.mean([len(diagram(scores).cliques) > 1 for scores in equal[: REPLICATIONS // 2]]))
-    print(f"\n| {compared} systems on {datasets} data sets: Friedman | {shown([overall])} | {shown([power])} | any pair {shown([pairs])} |")
+    beside = f"any pair {shown(pairs, REPLICATIONS // 2)}"
+    told = f"{compared} systems on {datasets} data sets: Friedman | a mean | {shown(overall, REPLICATIONS)} | {shown(power, 200)} (1 sd)"
+    print(f"\n| {told} | {beside} |", flush=True)
     assert max(overall, pairs) <= MOST and power > overall
