@@ -11,6 +11,7 @@ from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import ThreadpoolController
 
 from harness.seeds import generator
 from harness.training.metrics import Floats, Metric
@@ -65,13 +66,19 @@ def _values(metrics: tuple[Metric, ...], shapes: tuple[tuple[int, ...], ...], co
     columns, clusters = _Columns(totals), shapes[0][0]
     values = [np.empty((resamples, shape[1])) for shape in shapes]
     start, chunk = 0, max(1, _CHUNK_NUMBERS // max(clusters, columns.number))
-    for counts in cluster_counts(clusters, resamples, seed, chunk):
-        for metric, value, sums in zip(metrics, values, columns.summed(counts), strict=True):
-            value[start : start + len(counts)] = metric.finish(sums)
-        start += len(counts)
+    with _libraries().limit(limits=1, user_api="blas"):  # products this small lose more to waiting threads than they gain
+        for counts in cluster_counts(clusters, resamples, seed, chunk):
+            for metric, value, sums in zip(metrics, values, columns.summed(counts), strict=True):
+                value[start : start + len(counts)] = metric.finish(sums)
+            start += len(counts)
     for value in values:
         value.flags.writeable = False
     return values
+
+
+@lru_cache(maxsize=1)
+def _libraries() -> ThreadpoolController:
+    return ThreadpoolController()  # looks through all loaded libraries: once is enough
 
 
 class _Columns:
