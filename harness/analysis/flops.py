@@ -49,7 +49,7 @@ LIGHT = re.compile(
             r"linalg_vector_norm|norm|dist|renorm|weight_norm\w*|logsumexp|logcumsumexp|cumsum|cumprod|cummax|cummin|count_\w+|equal|is_\w+",
             r"(log_|safe_)?softmax(_backward_data)?|log_softmax\w*|\w*batch_norm\w*|native_(layer|group)_norm\w*|fused_rms_norm\w*",
             r"\w*(max|avg)_pool[123]d\w*|upsample_\w+|pixel_\w*shuffle|native_dropout\w*|bernoulli|random|uniform|normal|exponential|rand\w*",
-            r"floor_divide|(leaky_relu|elu|softplus|hardtanh|prelu_kernel)_backward",
+            r"pack_padded_sequence(_backward)?|fused_(adamw?|sgd|adagrad)|floor_divide|(leaky_relu|elu|softplus|hardtanh|prelu_kernel)_backward",
             r"local_scalar_dense|item|\w+_loss\w*|nll_\w+|binary_cross_entropy\w*|kl_div|foreach_\w+|assert_\w*",
         )
     )
@@ -98,20 +98,45 @@ def count(module: nn.Module, call: Call) -> Count:
         return _counted(copy.deepcopy(module).to("cpu"), call, torch.device("cpu"), reason)
 
 
+class Executed:
+    """FLOPs of all that runs inside ``with``, by what a CPU executes: where a layer leaves padding out, so does the count.
+
+    Entered once; ``flops`` afterwards. Raises Uncounted on leaving, for an operation without a formula.
+    """
+
+    flops = 0
+
+    def __enter__(self) -> Executed:
+        self._watch, self._counter = _Watch(), FlopCounterMode(display=False, custom_mapping=FORMULAS)
+        self._stack = ExitStack()
+        for context in (_plain_kernels(), self._watch, self._counter):
+            self._stack.enter_context(context)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: Any) -> None:
+        self._stack.__exit__(kind, *rest)
+        if kind is None:
+            self.flops = sum(_totals(self._watch, self._counter, "the call").values())
+
+
 def _counted(module: nn.Module, call: Call, device: torch.device, reason: str = "") -> Count:
     watch, counter = _Watch(), FlopCounterMode(display=False, custom_mapping=FORMULAS)
     with _plain_kernels(), watch, counter:
         call(module, device)
+    return Count(_totals(watch, counter, type(module).__name__), _by_module(counter, module), device.type, reason)
+
+
+def _totals(watch: _Watch, counter: FlopCounterMode, who: str) -> dict[str, int]:
+    """FLOPs by operation."""
     lacking = sorted(
         {str(func.overloadpacket) for func in watch.seen if func.overloadpacket not in counter.flop_registry and not light(func)}
     )
     if lacking:
         raise Uncounted(
-            f"{type(module).__name__} runs operations whose FLOPs have no formula: {', '.join(lacking)}",
+            f"{who} runs operations whose FLOPs have no formula: {', '.join(lacking)}",
             "Write one: torch.utils.flop_counter.register_flop_formula.",
         )
-    total = {str(packet): flops for packet, flops in counter.get_flop_counts().get("Global", {}).items() if flops}
-    return Count(total, _by_module(counter, module), device.type, reason)
+    return {str(packet): flops for packet, flops in counter.get_flop_counts().get("Global", {}).items() if flops}
 
 
 def _by_module(counter: FlopCounterMode, module: nn.Module) -> dict[str, int]:

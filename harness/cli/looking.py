@@ -53,6 +53,26 @@ def profile(
 
 
 @app.command()
+def bench(
+    methods: Annotated[str, typer.Argument(help="Names from `harness list methods` (tfn,lmf), or your own .py file.")],
+    datasets: Annotated[str, typer.Argument(help="Data sets, such as mosi or mosi@minilm,mosei.")],
+    settings: Annotated[list[str] | None, typer.Option("--set", help="A setting, such as training.batch_size=32, of every method.")] = None,
+    modalities: Modalities = "",
+    epochs: Annotated[int, typer.Option(min=1, help="Epochs of each training; their median counts.")] = 3,
+    workers: Annotated[int, typer.Option(min=0, help="Worker processes of one thread each; 0: one per core.")] = 0,
+    clips: Annotated[int, typer.Option(min=0, help="Train on so many of the clips and scale the times; 0: all.")] = 0,
+    growth: Annotated[bool, typer.Option("--growth", help="Time 1,000 to 16,000 clips and 50 to 500 frames too, and draw it.")] = False,
+    figures: Figures = "svg,pdf,png",
+    json: Annotated[Path | None, typer.Option(help="Write all figures to this file.")] = None,
+) -> None:
+    """Seconds per training epoch, beside what this machine's processor and memory can do; writes no record."""
+    from harness.commands import bench as commands
+
+    asked = commands.Asked(settings or [], names_in(modalities) or None, epochs, workers, clips, figures if growth else "")
+    commands.bench(methods, names_in(datasets), asked, json)
+
+
+@app.command()
 def compare(
     a: Annotated[str, typer.Argument(metavar="A", help="A method, or your own .py file.")],
     b: Annotated[str, typer.Argument(metavar="B", help="Another one, or the same with --set-b.")],
