@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -323,21 +324,31 @@ def test_latency_is_measured_with_its_conditions() -> None:
 
 
 @pytest.mark.parametrize(
-    ("found", "median", "rounds", "noisy"),
+    ("found", "median", "rounds", "refusal"),
     [
-        ([(1.0, 0.05, 9)], 1.0, 1, False),
-        ([(1.0, 0.5, 9), (2.0, 0.1, 9)], 2.0, 2, False),
-        ([(1.0, 0.5, 9), (2.0, 0.4, 9), (3.0, 0.9, 9)], 2.0, 3, True),
+        ([(9, 1.0, 0.05, 1.0)], 1.0, 1, ""),
+        ([(9, 1.0, 0.5, 1.0), (9, 2.0, 0.1, 0.95)], 2.0, 2, ""),
+        ([(9, 1.0, 0.5, 1.0), (9, 2.0, 0.4, 1.0), (9, 3.0, 0.9, 1.0)], 2.0, 3, "IQR 20% of median"),
+        ([(9, 1.0, 0.0, 0.5), (9, 2.0, 0.05, 0.9)], 2.0, 2, ""),
+        ([(9, 1.0, 0.0, 0.5), (9, 2.0, 0.0, 0.3), (9, 3.0, 2.7, 1.0)], 1.0, 3, "busy machine, 50% of the processor"),
     ],
 )
-def test_a_restless_machine_is_asked_again_and_then_refused(
-    monkeypatch: pytest.MonkeyPatch, found: list[tuple[float, float, int]], median: float, rounds: int, noisy: bool
+def test_a_restless_or_busy_machine_is_asked_again_and_then_refused(
+    monkeypatch: pytest.MonkeyPatch, found: list[tuple[int, float, float, float]], median: float, rounds: int, refusal: str
 ) -> None:
     times = iter(found)
     monkeypatch.setattr(latency, "_round", lambda *_: next(times))
     method = Half(Inputs({"text": DIMS["text"]}), REGRESSION, Half.Config())
     timed = latency.measure(method, synthetic_batch({"text": DIMS["text"]}, {"text": 2}, 1, REGRESSION))
-    assert (timed.median, timed.rounds, timed.noisy) == (median, rounds, noisy)
+    assert (timed.median, timed.rounds, timed.refusal, timed.noisy) == (median, rounds, refusal, bool(refusal))
+
+
+def test_a_call_that_waits_is_steady_and_refused_all_the_same() -> None:
+    """Sleeping stands for waiting on a busy machine: every call takes as long, and none of it is work."""
+    timed = latency.time_calls(lambda: time.sleep(0.002), 1, torch.device("cpu"), seconds=0.02, warm_up=0)
+    assert timed.share < 0.5 and timed.refusal.startswith("busy machine") and timed.rounds == latency.ROUNDS
+    *_, share = latency._round(lambda: time.sleep(0.002), 1, 0.02, torch.device("cuda"))
+    assert share == 1.0, "waiting for a GPU is no sign of a busy machine"
 
 
 # ---- the command

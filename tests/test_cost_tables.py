@@ -235,14 +235,14 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def timed(monkeypatch: pytest.MonkeyPatch, times: Callable[[int], tuple[float, float]]) -> list[int]:
+def timed(monkeypatch: pytest.MonkeyPatch, times: Callable[[int], tuple[float, ...]]) -> list[int]:
     seen: list[int] = []
 
     def time_calls(run: Callable[[], object], clips: int, device: torch.device, threads: int = 1, *_: object) -> Latency:
         run()
         seen.append(clips)
-        median, iqr = times(clips)
-        return Latency(clips, median, iqr, 1, 1, threads, "cpu")
+        median, iqr, *share = times(clips)
+        return Latency(clips, median, iqr, 1, 1, threads, "cpu", share=share[0] if share else 1.0)
 
     monkeypatch.setattr(latency, "time_calls", time_calls)
     return seen
@@ -324,6 +324,9 @@ def test_a_restless_machines_times_are_refused_and_measured_again(
     text = csv_file(place)
     assert table(text)["LMF", "here"]["latency"] == "" and "refused" in text
     assert "refused: IQR 25%" in (place / "results" / "tables" / "made_t9_mosi-tiny.md").read_text(encoding="utf-8")
+    timed(monkeypatch, lambda clips: (0.004, 0.0, 0.2))
+    assert call(capsys, "reproduce", *OPTIONS)[0] == 0
+    assert table(csv_file(place))["LMF", "here"]["latency"] == "" and "busy machine, 20% of the processor" in csv_file(place)
     seen = timed(monkeypatch, lambda clips: (0.002, 0.0))
     call(capsys, "reproduce", *OPTIONS)
     assert len(seen) == 4 and float(table(csv_file(place))["LMF", "here"]["latency"]) == 0.002

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from harness.analysis import complexity, latency, rounds
-from harness.analysis.latency import NOISY, Latency
+from harness.analysis.latency import Latency
 from harness.commands.reporting import say_table
 from harness.data.batches import Batch
 from harness.data.opening import base_name, need_features, open_dataset
@@ -40,14 +40,15 @@ CLIPS_TO_FIT = 32  # synthetic clips for methods that look at training data befo
 
 
 class Time(Frozen):
-    """Median and interquartile range in seconds."""
+    """Median and interquartile range in seconds; the share of the time in which the process had a processor."""
 
     median: float
     iqr: float
+    share: float
 
     @property
-    def noisy(self) -> bool:
-        return self.iqr > NOISY * self.median
+    def refusal(self) -> str:
+        return latency.refusal(self.median, self.iqr, self.share)
 
 
 class Known(Frozen):
@@ -98,7 +99,7 @@ class _Row:
 
 
 def table(spec: CostSpec, data: str, effort: Effort, workspace: Workspace, console: Console, *, measure: bool) -> CostPart:
-    """Render ``spec``. With ``measure``, what is not known yet is counted and timed; what was refused as noisy is timed again."""
+    """Render ``spec``. With ``measure``, what is not known yet is counted and timed; what was refused is timed again."""
     here = environment(effort.device)
     card = need_features(open_dataset(data or spec.dataset, data_root())).card
     rows = {row.name: _Row(spec, row, row.method, _config(spec, row, effort)) for row in spec.rows if row.method and row.method in methods}
@@ -164,16 +165,16 @@ def _completed(row: _Row, known: Known) -> Known:
         count = complexity.forward(method, row.batch(1))
         found |= {"flops": count.flops, "counted_on": count.device}
     device = torch.device(row.config.training.device)
-    if "latency" in columns and (known.latency is None or known.latency.noisy):
+    if "latency" in columns and (known.latency is None or known.latency.refusal):
         found["latency"] = _time(latency.measure(method, row.batch(1).to(device), THREADS))
-    if "round" in columns and (known.step is None or known.step.noisy):
+    if "round" in columns and (known.step is None or known.step.refusal):
         batch = row.batch(row.config.training.batch_size).to(device)
         found["step"] = _time(rounds.measure(method, TASK, row.config, batch, row.spec.clips, THREADS).step)
     return known.model_copy(update=found)
 
 
 def _time(found: Latency) -> Time:
-    return Time(median=found.median, iqr=found.iqr)
+    return Time(median=found.median, iqr=found.iqr, share=found.share)
 
 
 # ---- records
@@ -206,7 +207,7 @@ def _costs(row: _Row, known: Known, measured: Measured | None, card: Card, store
 
 
 def _timed(time: Time, times: int = 1) -> Figure:
-    return Figure(times * time.median, TIMED, times * time.iqr, refused=time.noisy)
+    return Figure(times * time.median, TIMED, times * time.iqr, refused=time.refusal)
 
 
 def _score(measured: Measured, name: str) -> Figure:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from harness.analysis.latency import NOISY
+from harness.analysis.latency import NOISY, OURS
 from harness.data.schema import Card
 from harness.experiments.cost_tables import COLUMNS, CostRow, CostSpec
 from harness.experiments.environment import Environment
@@ -31,14 +31,14 @@ COUNTED, TIMED, RECORDED = "counted", "measured here", "records"
 class Figure:
     """One number of a row. ``value``: parameters, FLOPs, seconds, or the metric as a fraction.
 
-    ``spread``: interquartile range of a time, standard deviation of a score. ``refused``: a time that scatters too much to be
-    shown. ``n`` of ``expected`` runs stand behind a score.
+    ``spread``: interquartile range of a time, standard deviation of a score. ``refused``: why a time may not be shown.
+    ``n`` of ``expected`` runs stand behind a score.
     """
 
     value: float
     source: str
     spread: float | None = None
-    refused: bool = False
+    refused: str = ""
     n: int | None = None
     expected: int | None = None
 
@@ -119,7 +119,7 @@ def _epoch(figure: Figure) -> str:
 
 
 def _refusal(figure: Figure) -> str:
-    return f"refused: IQR {(figure.spread or 0) / figure.value:.0%}" if figure.refused else ""
+    return f"refused: {figure.refused}" if figure.refused else ""
 
 
 _COST_CELLS: Mapping[str, Callable[[Figure], str]] = {
@@ -177,7 +177,8 @@ def _times(table: CostTable) -> Iterator[str]:
         place = table.environment.processor if table.environment.device == "cpu" else table.environment.device
         yield (
             f"Measured on {place}, threads: {table.threads}; median over blocks of calls after warming up, refused where the interquartile "
-            f"range (IQR) exceeds {NOISY:.0%} of the median. Times of two machines are not comparable, nor with the published ones."
+            f"range (IQR) exceeds {NOISY:.0%} of the median, or this process had a processor for less than {OURS:.0%} of "
+            "the time. Times of two machines are not comparable, nor with the published ones."
         )
     if "round" in columns:
         yield (
@@ -273,7 +274,7 @@ def _records(table: CostTable) -> Iterator[Sequence[object]]:
             if figure is not None:
                 values = _plain(None if figure.refused else figure.value), _plain(figure.spread)
                 counts = ("" if figure.n is None else figure.n, "" if figure.expected is None else figure.expected)
-                refused = "refused" if figure.refused else ""
+                refused = _refusal(figure)
                 yield spec.paper, spec.item, data, row.name, "here", column, *values, unit, *counts, figure.source, refused
 
 

@@ -11,7 +11,7 @@ from tabulate import tabulate
 from harness.analysis import latency
 from harness.analysis.complexity import Complexity
 from harness.analysis.flops import Count
-from harness.analysis.latency import NOISY, Latency
+from harness.analysis.latency import NOISY, OURS, Latency
 from harness.data.schema import Card
 from harness.experiments.environment import Environment
 
@@ -79,8 +79,8 @@ def _row(p: Profile) -> dict[str, str]:
 
 
 def _times(time: Latency) -> dict[str, str]:
-    """The median, or a refusal: a restless machine's time is not worth its digits."""
-    refused = f"refused: IQR {time.noise:.0%} of median"
+    """The median, or a refusal: the time of a restless or busy machine is not worth its digits."""
+    refused = f"refused: {time.refusal}"
     row = {f"latency, batch {time.batch} (ms)": refused if time.noisy else f"{1e3 * time.median:.3g} (IQR {1e3 * time.iqr:.2g})"}
     if time.batch > 1:
         row[f"latency, batch {time.batch}, per clip (ms)"] = "refused" if time.noisy else f"{1e3 * time.per_clip:.3g}"
@@ -116,7 +116,8 @@ def _conditions(conditions: Conditions) -> list[str]:
     where = here.processor if here.device == "cpu" else here.device
     return [
         f"Latency: {where}, threads: {conditions.threads}, inference mode, {latency.WARM_UP} calls to warm up, median over blocks; "
-        f"refused where the interquartile range exceeds {NOISY:.0%} of the median. Times of two machines are not comparable."
+        f"refused where the interquartile range exceeds {NOISY:.0%} of the median, or this process had a processor for "
+        f"less than {OURS:.0%} of the time. Times of two machines are not comparable."
     ]
 
 
@@ -144,7 +145,7 @@ def _figures(p: Profile) -> dict[str, Any]:
 
 
 def _timed(time: Latency) -> dict[str, Any]:
-    return {**vars(time), "noisy": time.noisy}
+    return {**vars(time), "noisy": time.noisy, "refusal": time.refusal}
 
 
 def _counted(count: Count, clips: int) -> dict[str, Any]:
