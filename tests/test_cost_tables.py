@@ -27,6 +27,7 @@ from harness.experiments.plan import Effort, method_trials
 from harness.experiments.runner import Options, run
 from harness.experiments.tracking import Tracker
 from harness.experiments.workspace import Workspace
+from harness.reporting.page import document
 from harness.training import Inputs, methods
 from harness.training.loop import build
 
@@ -143,7 +144,7 @@ def test_tables_of_costs_are_no_tables_of_scores(monkeypatch: pytest.MonkeyPatch
         ('name = "Cited"', 'name = "LMF"', ["LMF", "twice"]),
         ("dim = 7", "dim = 0", ["inputs.text.dim", "greater than 0"]),
         ('title = "Made & up"', "title = ", ["cannot be read"]),
-        ("clips = 100", "clip = 100", ["clips", "Field required", "clip", "Extra inputs"]),
+        ("clips = 100", "clip = 100", ["clips", "Field required", "clip", "Did you mean 'clips'", "line 6"]),
     ],
 )
 def test_a_fault_in_a_file_is_named(tmp_path: Path, old: str, new: str, words: list[str]) -> None:
@@ -314,6 +315,40 @@ def test_scores_and_epochs_come_from_records(place: Path, capsys: pytest.Capture
     assert "parameters" not in here and "latency" not in here, "report measures nothing"
     text = (place / "results" / "tables" / "made_t9_mosi-tiny.md").read_text(encoding="utf-8")
     assert "1 of 2 runs finished" in text and "(n = 1/2)" in text and "(records)" in text
+
+
+def test_the_page_shows_costs_beside_the_printed_ones(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recorded(place, 1)
+    assert call(capsys, "reproduce", *OPTIONS)[0] == 0
+    (part,) = document.read_all(place / "results")
+    csv_rows, rows = table(csv_file(place)), {row.name: row for row in part.rows}
+    parameters, flops, time, epoch, score = rows["LMF"].cells
+    assert parameters.measured and parameters.measured.value == pytest.approx(int(csv_rows["LMF", "here"]["parameters"]) / 1e6)
+    assert parameters.published and (parameters.published.text, parameters.published.value) == ("1.26", 1.26)
+    assert parameters.outcome == "not comparable" and "another size" in parameters.reason
+    assert time.measured and time.measured.value == pytest.approx(4.0) and time.published and time.published.value == 21.0
+    assert flops.outcome == epoch.outcome == "not comparable" and epoch.published and epoch.published.value == 1087
+    assert score.outcome == "open" and score.reason == "1 of 2 runs finished"
+    assert [run.state for run in rows["LMF"].runs] == ["finished", "not run"] and rows["LMF"].runs[0].values[:4] == ("",) * 4
+    assert rows["Cited"].cells[0].measured is None and rows["Cited"].expected is None
+    page = (place / "results" / "index.html").read_text(encoding="utf-8")
+    assert 'data-table="made_t9_mosi-tiny"' in page and "Made &amp; up" in page
+    marked = page.count('title="simulated data">SIM')
+    assert marked == 4, "two epochs' times, one difference and the score; counts and latencies are of no clips"
+    text = json.loads((place / "results" / "tables" / "made_t9_mosi-tiny.json").read_text(encoding="utf-8"))
+    lines = {(line["row"], line["kind"], line["column"]): line["value"] for line in text["lines"]}
+    assert lines["LMF", "here", "parameters"] == csv_rows["LMF", "here"]["parameters"] and text["simulated"] is True
+
+
+def test_parameters_are_reproduced_to_their_last_printed_digit(
+    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call(capsys, "reproduce", *OPTIONS)
+    count = int(table(csv_file(place))["LMF", "here"]["parameters"]) / 1e6
+    for printed, outcome in ((f"{count:.3f}", "reproduced"), (f"{count + 0.002:.3f}", "not comparable")):
+        read(place, SPEC.replace("parameters = 1.26", f"parameters = {printed}"))
+        call(capsys, "report", *OPTIONS)
+        assert document.read_all(place / "results")[0].rows[0].cells[0].outcome == outcome
 
 
 def test_a_restless_machines_times_are_refused_and_measured_again(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from harness.errors import ConfigError
-from harness.experiments import papers
+from harness.experiments import papers, toml_lines
 from harness.training.metrics import metrics
 
 CHECKOUT = Path(__file__).parents[1]
@@ -119,8 +120,8 @@ def test_the_settings_of_a_row_are_floats(folder: Path) -> None:
 
 
 FAULTS = {
-    "unknown key": ('title = "A table"', 'titel = "A table"', ("titel",)),
-    "unknown key of a row": ('name = "B"', 'name = "B"\nmethode = "tfn"', ("rows.1.methode",)),
+    "unknown key": ('title = "A table"', 'title = "A table"\ntitel = "A table"', ("titel", "Did you mean 'title'")),
+    "unknown key of a row": ('name = "B"', 'name = "B"\nmethode = "tfn"', ("rows.1.methode", "Did you mean 'method'")),
     "place is no key": ('title = "A table"', 'title = "A table"\npaper = "mine"', ("paper", "mine")),
     "unknown metric": (
         '"mae", "acc2_nonzero"]',
@@ -166,6 +167,18 @@ def test_a_faulty_file_is_refused_naming_file_key_and_value(folder: Path, fault:
         papers.read(path)
     for part in (str(path), *wanted):
         assert part in str(caught.value)
+    lines = path.read_text(encoding="utf-8").splitlines()
+    named = re.search(r"t1\.toml, line (\d+): |at line (\d+)", str(caught.value))
+    assert named
+    assert set(lines[int(named[1] or named[2]) - 1].split("\n")) & changed_lines(new, lines)
+
+
+def changed_lines(new: str, lines: list[str]) -> set[str]:
+    """The lines of the file that hold the changed text, and the header of the row that holds it."""
+    text = "\n".join(lines)
+    start = text.index(new)
+    first, last = text[:start].count("\n"), text[: start + len(new)].count("\n")
+    return {*lines[first : last + 1], *(["[[rows]]"] if "[[rows" in new else [])}
 
 
 @pytest.mark.parametrize("name", [name for name in metrics if name != "mae"])
@@ -178,6 +191,46 @@ def test_no_metric_but_an_error_exceeds_its_largest_value(folder: Path, name: st
     )
     with pytest.raises(ConfigError, match="out of range"):
         papers.read(write(folder, text))
+
+
+LONG = """title = "x"
+notes = \'\'\'
+mae = 3
+[[rows]]\'\'\'
+metrics = [
+  "mae", # one
+  "corr",
+]
+
+[[rows]]
+name = "A"
+[rows.config]
+"a.b" = 1
+[[rows]]
+name = "B"
+published.mosi = { mae = 1, corr = 2 }
+"""
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "line"),
+    [
+        (("title",), "x", 1),
+        (("metrics",), "corr", 7),
+        (("metrics", 0), "mae", 6),
+        (("rows", 0), None, 10),
+        (("rows", 0, "method"), None, 10),
+        (("rows", 0, "config", "a", "b"), 1, 12),
+        (("rows", 1, "name"), "B", 15),
+        (("rows", 1, "published", "mosi", "corr", "mean"), "2", 16),
+        (("rows", 1, "published", "mosi", "mae"), "1", 16),
+        (("rows", 2), None, None),
+        (("nothing",), None, None),
+    ],
+)
+def test_lines_are_found_in_any_layout(place: tuple[str | int, ...], value: object, line: int | None) -> None:
+    """Multi-line strings hold no keys; lists and inline tables are searched inside."""
+    assert toml_lines.line_of(LONG, place, value) == line
 
 
 # ---- where files are, and what a target selects

@@ -549,7 +549,7 @@ def test_csv_is_complete_and_holds_fractions(case: Case, tmp_path: Path) -> None
 
 def test_the_same_inputs_give_the_same_bytes_and_other_resamples_others(case: Case, tmp_path: Path) -> None:
     first, second = case.render(tmp_path / "a"), case.render(tmp_path / "b")
-    assert [path.name for path in first.paths] == [f"made_t1_mosi-tiny.{suffix}" for suffix in ("md", "tex", "csv")]
+    assert [path.name for path in first.paths] == [f"made_t1_mosi-tiny.{suffix}" for suffix in ("md", "tex", "csv", "json")]
     assert [path.read_bytes() for path in first.paths] == [path.read_bytes() for path in second.paths]
     assert first.console == second.console
     other = render(case.spec, case.card, BUDGETS["quick"], case.plan, case.store, tmp_path / "c", resamples=500, seed=1)
@@ -614,10 +614,10 @@ def test_latex_is_balanced_and_every_row_has_all_columns(case: Case, tmp_path: P
     }
     assert columns == {5, 9}
     assert r"\toprule" in code and r"\midrule" in code and r"\bottomrule" in code
-    assert r"Weak\_1 & published, cited & 0.900 & \textbf{0.5} & \textbf{80.0} \\" in lines
-    assert any(
-        line.startswith(r"Strong & published, re-run & \textbf{0.80} \ensuremath{\pm} 0.010\ensuremath{^{\dagger}} &") for line in lines
-    )
+    assert r"Weak\_1 & published, cited & 0.900 & \bfseries 0.5 & \bfseries 80.0 \\" in lines
+    own = r"Strong & published, re-run & \bfseries 0.80 {\mdseries\,\ensuremath{\pm}\,0.010\ensuremath{^{\dagger}}} &"
+    assert any(line.startswith(own) for line in lines)
+    assert any("S[table-format=1.3," in line and "S[table-format=2.2," in line for line in lines)
 
 
 @pytest.mark.parametrize("simulated", [False, True])

@@ -14,6 +14,7 @@ from rich.console import Console
 
 from harness.analysis import complexity, latency, rounds
 from harness.analysis.latency import Latency
+from harness.commands.rendering import Renderer
 from harness.commands.reporting import say_table
 from harness.data.batches import Batch
 from harness.data.opening import base_name, need_features, open_dataset
@@ -23,14 +24,14 @@ from harness.errors import ConfigError
 from harness.experiments import code
 from harness.experiments.cost_tables import CostRow, CostSpec
 from harness.experiments.environment import Environment, environment
-from harness.experiments.plan import Effort, method_trials
+from harness.experiments.plan import Effort, method_trials, refuse_unknown_methods
 from harness.experiments.records import RecordStore
+from harness.experiments.table_files import files
 from harness.experiments.trials import Trial, budget_named, resolve_config
-from harness.experiments.workspace import Workspace
 from harness.files import write_atomic
 from harness.reporting.collect import Measured, collect
-from harness.reporting.cost_tables import COUNTED, RECORDED, TIMED, Costs, CostTable, Figure, render
-from harness.reporting.page.document import CostPart
+from harness.reporting.cost_tables import COUNTED, RECORDED, TIMED, Costs, CostTable, Figure
+from harness.reporting.page.document import TablePart
 from harness.training import loop
 from harness.training.contract import Inputs, Method, MethodConfig, methods
 
@@ -98,11 +99,12 @@ class _Row:
         return hashlib.sha256(repr(said).encode()).hexdigest()
 
 
-def table(spec: CostSpec, data: str, effort: Effort, workspace: Workspace, console: Console, *, measure: bool) -> CostPart:
+def table(spec: CostSpec, data: str, effort: Effort, renderer: Renderer, console: Console, *, measure: bool) -> TablePart:
     """Render ``spec``. With ``measure``, what is not known yet is counted and timed; what was refused is timed again."""
-    here = environment(effort.device)
+    here, workspace = environment(effort.device), renderer.workspace
+    refuse_unknown_methods(files("cost")[spec.paper, spec.item], spec.rows)
     card = need_features(open_dataset(data or spec.dataset, data_root())).card
-    rows = {row.name: _Row(spec, row, row.method, _config(spec, row, effort)) for row in spec.rows if row.method and row.method in methods}
+    rows = {row.name: _Row(spec, row, row.method, _config(spec, row, effort)) for row in spec.rows if row.method}
     path = workspace.root / "costs" / f"{spec.paper}_{spec.item}.json"
     known = _known(path, rows, here)
     for name in rows if measure else ():
@@ -112,13 +114,7 @@ def table(spec: CostSpec, data: str, effort: Effort, workspace: Workspace, conso
     plan = _plan(spec, rows, card, effort)
     measured = collect(spec.scores, card, plan, workspace.store)
     costs = {name: _costs(rows[name], known[name], measured.get(name), card, workspace.store) for name in rows}
-    rendered = render(CostTable(spec, card, costs, here, THREADS), workspace.tables)
-    part = CostPart(
-        name=spec.name,
-        console=rendered.console,
-        files=tuple(str(path.relative_to(workspace.root)) for path in rendered.paths),
-        keys=tuple(trial.key for trials in plan.values() for trial in trials),
-    )
+    part = renderer.costs(CostTable(spec, card, costs, here, THREADS, measured), plan)
     say_table(part, workspace.root, console)
     return part
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TypedDict
 
 from harness.errors import ConfigError
-from harness.experiments.table_files import files
+from harness.experiments.table_files import KINDS, files
 
 FILE = Path(__file__).with_name("index.json")
 
@@ -62,8 +62,8 @@ def _methods() -> Iterator[tuple[str, Path]]:
 
 
 def _tables() -> Iterator[tuple[str, Path]]:
-    for costs in (False, True):
-        yield from (("/".join(place), path) for place, path in files(costs).items())
+    for kind in KINDS:
+        yield from (("/".join(place), path) for place, path in files(kind).items())
 
 
 def _datasets() -> Iterator[tuple[str, Path]]:

@@ -32,7 +32,7 @@ def figure(method: str, dataset: str, settings: Sequence[str], effort: Effort, s
     with tempfile.TemporaryDirectory() as folder:
         look = Look(trial, data_root().resolve(), Path(folder) / "checkpoint.pt")
         finished = run_trial(look, lambda event: None)
-    console.print(_compared(finished.record, workspace.store), highlight=False, soft_wrap=True)  # type: ignore[union-attr]
+    console.print(compared(finished.record, workspace.store), highlight=False, soft_wrap=True)  # type: ignore[union-attr]
     drawn = list(figures(look.found[0], opened.card))
     if not drawn:
         raise HarnessError(
@@ -63,7 +63,7 @@ def figures(inside: Inside, card: Card) -> Iterator[Drawn]:
         yield Drawn(f"splines-{number}", f"Learned functions of {layer}", "", features.spline_curves(x, curves, card.simulated))
 
 
-def _compared(record: Record, store: RecordStore) -> str:
+def compared(record: Record, store: RecordStore) -> str:
     """Whether this very trial was recorded, and to the same predictions."""
     if record.key not in store:
         return f"Trained {record.key}, which is not recorded."

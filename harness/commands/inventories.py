@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from harness.analysis.inventory import Description, describe
 from harness.data.catalogue import facts, known
-from harness.experiments import cost_tables, papers
+from harness.experiments import cost_tables, figure_items, papers
 from harness.experiments.trials import flatten
 from harness.training.contract import Method, methods
 
@@ -18,11 +18,13 @@ def of_methods(verbose: bool = False) -> Entries:
 
 
 def of_tables(verbose: bool = False) -> Entries:
-    """A line for each table."""
+    """A line for each table and figure."""
     specs = [papers.load(*place) for place in papers.items()]
     lines = [(spec.name, str(spec.kind), f"{spec.title} ({', '.join(spec.datasets)}; {_protocols(spec)})") for spec in specs]
     costs = [spec for place in cost_tables.items() for spec in cost_tables.of("/".join(place))]
     lines += [(spec.name, "cost", f"{spec.title} ({spec.dataset})") for spec in costs]
+    figures = [spec for place in figure_items.items() for spec in figure_items.of("/".join(place))]
+    lines += [(spec.name, "figure", f"{spec.title} ({spec.row} of {', '.join(spec.tables)})") for spec in figures]
     return [[f"{name:10} {kind:10}  {said}"] for name, kind, said in sorted(lines)]
 
 

@@ -6,7 +6,7 @@ from rich.console import Console
 
 from harness.commands.executing import Running
 from harness.commands.running import Planned, planned, settle
-from harness.experiments import cost_tables
+from harness.experiments import cost_tables, figure_items
 from harness.experiments.estimates import survey
 from harness.experiments.plan import Effort
 from harness.experiments.workspace import Workspace
@@ -19,7 +19,10 @@ def show_plan(target: str, data: str, effort: Effort, seeds: str, methods: str, 
     effort = settle(effort, seeds)
     for spec in cost_tables.of(target):
         _say(f"{spec.name} (costs): no trials; {len(spec.rows)} rows to count and to time, where that was not done before", console)
-    if cost_tables.is_item(target):
+    for figure in figure_items.of(target):
+        how = "a model is trained again for it, once" if figure.trains else "from records"
+        _say(f"{figure.name} (figure): {figure.title}, of {figure.row} in {', '.join(figure.tables)}; {how}", console)
+    if cost_tables.is_item(target) or figure_items.is_item(target):
         return
     tables = planned(target, data, effort, methods, console, workspace.root if tuned_too else None)
     everything = [trial for table in tables for trials in table.plan.values() for trial in trials]

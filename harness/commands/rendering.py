@@ -11,12 +11,13 @@ from harness.errors import ConfigError
 from harness.experiments.papers import TableSpec
 from harness.experiments.trials import Trial
 from harness.experiments.workspace import Workspace
-from harness.reporting import memory
+from harness.reporting import cost_tables, describe_costs, memory
+from harness.reporting.cost_tables import CostTable
 from harness.reporting.describe import Places, alone, describe_all, describe_audit
 from harness.reporting.figures import of_tables, style
 from harness.reporting.links import mlflow_pages
 from harness.reporting.page import compose, document, freshness
-from harness.reporting.page.document import FigurePart, PaperPart, TablePart
+from harness.reporting.page.document import FigureItemPart, FigurePart, PaperPart, TablePart
 from harness.reporting.tables import render, stem
 from harness.reporting.texts import Told
 from harness.training.settings import Budget
@@ -56,13 +57,34 @@ class Renderer:
                 self._place(old).unlink(missing_ok=True)
         return parts
 
+    def costs(self, table: CostTable, plan: Mapping[str, Sequence[Trial]]) -> TablePart:
+        """A table of costs on disk in all its forms, with its score-against-cost figure where runs were recorded."""
+        rendered = cost_tables.render(table, self.workspace.tables)
+        files = [str(path.relative_to(self.workspace.root)) for path in rendered.paths]
+        part = describe_costs.describe(table, plan, Places(self.workspace.store, self.pages), files)
+        drawn, why = self.draw(of_tables.of_costs(table), part.name)
+        part = part.model_copy(update={"console": rendered.console, "figures": drawn, "no_figures": why})
+        document.write(self._place(part), part)
+        return part
+
+    def stored_item(self, part: FigureItemPart, content: str) -> FigureItemPart | None:
+        """The figure as it was drawn before from ``content``; None where it was not, or its files are gone."""
+        stored = document.read(self._item_place(part), FigureItemPart)
+        return stored if stored and stored.content == content and all(self._figures_there(stored.figures)) else None
+
+    def store_item(self, part: FigureItemPart) -> None:
+        document.write(self._item_place(part), part)
+
+    def _item_place(self, part: FigureItemPart) -> Path:
+        return self.folder / "figures" / f"{part.name}.json"
+
     def page(self) -> Path:
-        """Write ``index.html`` from all tables that were rendered, and the figures over several of them."""
+        """Write ``index.html`` from all tables that were rendered, the figures over several of them, and the papers' figures."""
         tables = document.read_all(self.workspace.root)
         more = {
             paper: self._paper(paper, [table for table in tables if table.paper == paper]) for paper in {table.paper for table in tables}
         }
-        return compose.write(self.workspace.root, tables, more)
+        return compose.write(self.workspace.root, tables, document.with_items(more, self.workspace.root))
 
     @property
     def pages(self) -> dict[str, str]:
@@ -91,10 +113,10 @@ class Renderer:
         return first.model_copy(update={"console": rendered.console}), *others
 
     def _with_figures(self, part: TablePart, told: Told) -> TablePart:
-        drawn, why = self._draw(of_tables.of_table(told), part.name)
+        drawn, why = self.draw(of_tables.of_table(told), part.name)
         return part.model_copy(update={"figures": drawn, "no_figures": why})
 
-    def _draw(self, figures: Iterable[of_tables.Drawn], name: str) -> tuple[tuple[FigurePart, ...], str]:
+    def draw(self, figures: Iterable[of_tables.Drawn], name: str) -> tuple[tuple[FigurePart, ...], str]:
         """The figures' files, and why there are none, if so."""
         if not self.formats:
             return (), ""
@@ -114,7 +136,7 @@ class Renderer:
         stored = document.read(path, PaperPart)
         if stored is not None and stored.content == content and all(self._figures_there(stored.figures)):
             return stored
-        drawn, _ = self._draw(of_tables.of_paper(tables), paper)
+        drawn, _ = self.draw(of_tables.of_paper(tables), paper)
         part = PaperPart(content=content, figures=drawn, audit=describe_audit(paper))
         document.write(path, part)
         return part

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from harness.files import results_root, write_atomic
 from harness.reporting.page import compose, document, freshness
-from harness.reporting.page.document import CostPart, Part, TablePart
+from harness.reporting.page.document import Part, TablePart
 
 SETTINGS = ("MER_DATA", "MER_RESULTS", "MLFLOW_TRACKING_URI")
 PACKAGES = ("torch", "numpy")  # other versions may count and time other costs
@@ -33,11 +33,10 @@ class Asked:
 
 
 class Stamp(Part):
-    """What a report was made from, which tables' parts it made, and what it told of costs."""
+    """What a report was made from, and which tables' parts it made."""
 
     state: str
     parts: tuple[str, ...]
-    costs: tuple[CostPart, ...] = ()
 
 
 def report(asked: Asked) -> None:
@@ -47,18 +46,20 @@ def report(asked: Asked) -> None:
     stamp = document.read(path, Stamp)
     tables = document.read_all(root) if stamp else []
     shown = [table for table in tables if stamp and table.name in stamp.parts]
-    if stamp and len(shown) == len(stamp.parts) and stamp.state == _state(root, shown, stamp.costs):
-        return _repeat(root, shown, stamp.costs, tables)
+    if stamp and len(shown) == len(stamp.parts) and stamp.state == _state(root, shown):
+        return _repeat(root, shown, tables)
     from harness.commands import gathering
     from harness.experiments.plan import Effort
 
     effort = Effort(budget=asked.budget, device=asked.device)
-    names, costs = gathering.report(asked.target, asked.data, effort, asked.seeds, asked.methods, asked.tuned, asked.figures)
+    names = gathering.report(asked.target, asked.data, effort, asked.seeds, asked.methods, asked.tuned, asked.figures)
     made = [table for table in document.read_all(root) if table.name in names]
-    write_atomic(path, Stamp(state=_state(root, made, costs), parts=tuple(names), costs=tuple(costs)).model_dump_json().encode())
+    if not names:  # a figure alone: nothing would be watched
+        return
+    write_atomic(path, Stamp(state=_state(root, made), parts=tuple(names)).model_dump_json().encode())
 
 
-def say_table(part: TablePart | CostPart, root: Path, console: Console) -> None:
+def say_table(part: TablePart, root: Path, console: Console) -> None:
     """The table as text, and where its other forms lie; nothing for a later protocol, which the text of the first one includes."""
     if not part.console:
         return
@@ -70,14 +71,13 @@ def say_page(path: Path, console: Console) -> None:
     console.print(f"The page: {path}", highlight=False, markup=False, soft_wrap=True)
 
 
-def _repeat(root: Path, shown: Sequence[TablePart], costs: Sequence[CostPart], tables: Sequence[TablePart]) -> None:
+def _repeat(root: Path, shown: Sequence[TablePart], tables: Sequence[TablePart]) -> None:
     console = Console()
     for name in dict.fromkeys(table.data for table in shown if table.simulated):
         console.print(
             f"The inputs are SIMULATED ({name}): no number below says anything about real clips.", highlight=False, soft_wrap=True
         )
-    told: list[TablePart | CostPart] = [*shown, *costs]
-    for table in told:
+    for table in shown:
         say_table(table, root, console)
     console.print("Nothing has changed since these tables were rendered.", highlight=False)
     say_page(compose.write(root, tables, document.read_papers(root)), console)
@@ -87,11 +87,11 @@ def _surroundings() -> list[str | None]:
     return [*(os.environ.get(name) for name in SETTINGS), *map(version, PACKAGES)]
 
 
-def _state(root: Path, parts: Sequence[TablePart], costs: Sequence[CostPart]) -> str:
-    return freshness.states(_watched(root, parts, costs))
+def _state(root: Path, parts: Sequence[TablePart]) -> str:
+    return freshness.states(_watched(root, parts))
 
 
-def _watched(root: Path, parts: Sequence[TablePart], costs: Sequence[CostPart]) -> Iterator[Path]:
+def _watched(root: Path, parts: Sequence[TablePart]) -> Iterator[Path]:
     """Every file that can change what a report says: code, tables' files, data cards, found settings, records, and what was written."""
     package = Path(__file__).parents[1]
     yield from freshness.engine_files()
@@ -100,9 +100,9 @@ def _watched(root: Path, parts: Sequence[TablePart], costs: Sequence[CostPart]) 
     data = Path(os.environ.get("MER_DATA", "data"))
     yield from sorted([*data.glob("*/card.json"), *data.glob("datasets/*.toml")])
     yield from sorted([*(root / "tuned").glob("*.toml"), *(root / "costs").glob("*.json")])
+    yield from sorted((root / "page" / "figures").glob("*.json"))
     keys = (run.key for part in parts for row in part.rows for run in row.runs)
-    yield from freshness.record_files(root / "records", (*keys, *(key for part in costs for key in part.keys)))
-    yield from (root / file for part in costs for file in part.files)
+    yield from freshness.record_files(root / "records", keys)
     for part in parts:
         yield from (root / file for file in part.files)
         yield from (root / f"{figure.stem}.{kind}" for figure in part.figures for kind in figure.formats)

@@ -21,14 +21,15 @@ from harness.data.schema import Card, Dataset
 from harness.data.splits import Fold, published_folds
 from harness.data.store import data_root
 from harness.errors import ConfigError, DataError, HarnessError
-from harness.experiments import cost_tables, papers, runner, tracking, tuned
+from harness.experiments import cost_tables, figure_items, papers, runner, tracking, tuned
 from harness.experiments.estimates import survey
 from harness.experiments.papers import TableSpec
-from harness.experiments.plan import Effort, choose_device, interleaved, method_trials, plan_table
+from harness.experiments.plan import Effort, choose_device, interleaved, method_trials, plan_table, refuse_unknown_methods
 from harness.experiments.plugins import load_file
 from harness.experiments.records import RecordStore
 from harness.experiments.runner import Outcome
 from harness.experiments.schemes import Scheme
+from harness.experiments.table_files import files
 from harness.experiments.trials import Trial, budget_named, choose_modalities, explain
 from harness.experiments.workspace import Workspace
 from harness.reporting import diagnoses, summary
@@ -57,8 +58,9 @@ def reproduce(
     effort = settle(effort, seeds)
     cost_specs = cost_tables.of(target)
     costs.refuse_other_data(cost_specs, data)
-    only_costs = cost_tables.is_item(target)
-    tables = [] if only_costs else planned(target, data, effort, methods, console, workspace.root if tuned_too else None)
+    figure_specs = figure_items.of(target)
+    no_scores = cost_tables.is_item(target) or figure_items.is_item(target)
+    tables = [] if no_scores else planned(target, data, effort, methods, console, workspace.root if tuned_too else None)
     failed = False
     for table in tables:
         outcome = execute(interleaved(table.plan), f"{table.spec.name} {table.card.name}", workspace, running, console)
@@ -68,7 +70,12 @@ def reproduce(
             _diagnose(table.spec.name, table.card, table.spec.metrics, table.plan, workspace, console)
         console.print(summary.closing(outcome, workspace), highlight=False, soft_wrap=True)
     for spec in cost_specs:
-        costs.table(spec, data, effort, workspace, console, measure=True)
+        costs.table(spec, data, effort, renderer, console, measure=True)
+    if renderer.formats:
+        from harness.commands import drawing
+
+        for figure in figure_specs:
+            list(drawing.item(figure, data, effort, renderer, console, running))
     say_page(renderer.page(), console)
     if failed:
         raise SystemExit(1)
@@ -121,6 +128,8 @@ def planned(target: str, data: str, effort: Effort, methods: str, console: Conso
     """
     chosen = [name.strip() for name in methods.split(",") if name.strip()]
     specs, all_datasets = zip(*papers.select(target), strict=True)
+    for spec in specs:
+        refuse_unknown_methods(files()[spec.paper, spec.item], spec.rows)
     specs = tuple(papers.only(specs, chosen)) if chosen else specs
     wanted = [(spec, dataset) for spec, datasets in zip(specs, all_datasets, strict=True) for dataset in _chosen(datasets, data)]
     if not wanted:

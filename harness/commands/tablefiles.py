@@ -8,9 +8,10 @@ from pathlib import Path
 from rich.console import Console
 
 from harness.errors import ConfigError
-from harness.experiments import papers
+from harness.experiments import papers, table_schema
 
 SKELETON = """\
+#:schema ../{schema}
 # {name}: `harness reproduce {name}` runs and renders it. All keys: docs/tables.md. Lines that begin with # can go.
 
 title = "Comparison of models"
@@ -62,7 +63,8 @@ def new_table(name: str) -> None:
     if path.exists():
         raise ConfigError(f"{path} exists", "Choose another name, or edit it.")
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(SKELETON.format(name=name), encoding="utf-8")
+    path.write_text(SKELETON.format(name=name, schema=table_schema.NAME), encoding="utf-8")
+    (path.parents[1] / table_schema.NAME).write_text(table_schema.text(), encoding="utf-8")  # editors complete keys by it
     spec = papers.read(path)
     methods = ", ".join(dict.fromkeys(row.method for row in spec.rows if row.method))
     text = f"Written: {path}, with rows of {methods} as examples. Edit it, then: harness reproduce {name} --quick"

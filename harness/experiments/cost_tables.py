@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from collections.abc import Iterable
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +18,7 @@ from pydantic import Field, PositiveInt, ValidationError, field_validator, model
 from harness.data import catalogue
 from harness.data.schema import Frozen
 from harness.errors import ConfigError
+from harness.experiments import toml_lines
 from harness.experiments.papers import Finding
 from harness.experiments.table_files import files
 from harness.registry import suggest
@@ -57,6 +59,13 @@ class CostRow(Frozen):
             assert found
             return 60.0 * int(found[1]) + int(found[2])
         return float(printed) / (100 if column in metrics and metrics[column].percent else 1)
+
+    def number(self, column: str) -> Decimal:
+        """The published number with its digits; KeyError where there is none, or none but a time."""
+        printed = self.published[column]
+        if not isinstance(printed, Decimal):
+            raise KeyError(column)
+        return printed
 
 
 class CostSpec(Frozen):
@@ -135,7 +144,7 @@ class CostSpec(Frozen):
 
 def items() -> list[tuple[str, str]]:
     """(paper, item) of every table of costs, sorted."""
-    return list(files(costs=True))
+    return list(files("cost"))
 
 
 def is_item(target: str) -> bool:
@@ -145,22 +154,24 @@ def is_item(target: str) -> bool:
 
 def of(target: str) -> list[CostSpec]:
     """The tables of costs that ``target``, an item or a paper, names; none for anything else."""
-    return [read(path) for (paper, item), path in files(costs=True).items() if target in (paper, f"{paper}/{item}")]
+    return [read(path) for (paper, item), path in files("cost").items() if target in (paper, f"{paper}/{item}")]
 
 
 def read(path: Path) -> CostSpec:
     """The table in the file ``path``; ConfigError naming file, key and value where it is not valid."""
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"), parse_float=Decimal)
+        text = path.read_text(encoding="utf-8")
+        content = tomllib.loads(text, parse_float=Decimal)
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"{path} cannot be read: {error}", "Mend it, or remove it.") from None
     try:
         return CostSpec.model_validate({**content, "paper": path.parent.name, "item": path.stem})
     except ValidationError as error:
-        faults = [f"{path}: {'.'.join(map(str, fault['loc']))} = {_short(fault['input'])}: {fault['msg']}" for fault in error.errors()]
-        raise ConfigError("\n".join(faults), f"Keys of a table of costs: {', '.join(CostSpec.model_fields)}.") from None
+        found = toml_lines.faults(path, text, error, _keys)
+        raise ConfigError(found, f"Keys of a table of costs: {', '.join(CostSpec.model_fields)}.") from None
 
 
-def _short(value: object) -> str:
-    shown = repr(value)
-    return shown if len(shown) <= 80 else shown[:77] + "..."
+def _keys(place: toml_lines.Place) -> Iterable[str]:
+    """The keys of the table at ``place``."""
+    kinds: dict[str, type[Frozen]] = {"rows": CostRow, "inputs": Input, "findings": Finding}
+    return kinds[str(place[0])].model_fields if place else set(CostSpec.model_fields) - {"paper", "item"}

@@ -7,9 +7,10 @@ a number, or ``{ mean = 83.8, std = 0.34, dagger = true }``. A cell that is abse
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +20,7 @@ from pydantic import Field, ValidationError, field_validator
 from harness.data import catalogue
 from harness.data.schema import Frozen
 from harness.errors import ConfigError
+from harness.experiments import toml_lines
 from harness.experiments.schemes import Scheme
 from harness.experiments.table_files import files
 from harness.registry import suggest
@@ -208,17 +210,20 @@ def load(paper: str, item: str) -> TableSpec:
 def read(path: Path) -> TableSpec:
     """The table in the file ``path``, checked; see ``load``."""
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"), parse_float=Decimal)
+        text = path.read_text(encoding="utf-8")
+        content = tomllib.loads(text, parse_float=Decimal)
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"{path} cannot be read: {error}", "Mend it, or remove it.") from None
     place = {"paper": path.parent.name, "item": path.stem}
     for key in place.keys() & content.keys():
-        raise ConfigError(f"{path}: {key} = {content[key]!r} is not a key of a table file", "It follows from the file's place: remove it.")
+        where = toml_lines.at(path, text, (key,))
+        raise ConfigError(f"{where}: {key} = {content[key]!r} is not a key of a table file", "It follows from the file's place: remove it.")
     try:
         spec = TableSpec.model_validate({**_expand(content), **place})
     except ValidationError as error:
-        raise ConfigError("\n".join(_faults(path, error)), f"Keys of a table: {', '.join(TableSpec.model_fields)}.") from None
-    _Check(path, spec).all()
+        found = toml_lines.faults(path, text, error, _keys)
+        raise ConfigError(found, f"Keys of a table: {', '.join(_keys(()))}. See docs/tables.md.") from None
+    _Check(path, text, spec).all()
     return _with_units(spec)
 
 
@@ -262,18 +267,18 @@ def _with_floats(value: Any) -> Any:
     return [_with_floats(inner) for inner in value] if isinstance(value, list) else value
 
 
-def _faults(path: Path, error: ValidationError) -> Iterator[str]:
-    for fault in error.errors():
-        key = ".".join(map(str, fault["loc"]))
-        shown = repr(fault["input"])
-        yield f"{path}: {key} = {shown if len(shown) <= 80 else shown[:77] + '...'}: {fault['msg']}"
+def _keys(place: toml_lines.Place) -> list[str]:
+    """The keys of the table at ``place``."""
+    kinds: dict[str, type[Frozen]] = {"rows": Row, "findings": Finding, "holes": Hole, "protocol": Scheme}
+    kind = Published if "published" in place else kinds.get(str(place[0]), TableSpec) if place else TableSpec
+    return [name for name in kind.model_fields if name not in ("paper", "item", "percent")]
 
 
 class _Check:
     """What the types cannot say: names that exist, numbers in their range, nothing twice."""
 
-    def __init__(self, path: Path, spec: TableSpec) -> None:
-        self.path, self.spec = path, spec
+    def __init__(self, path: Path, text: str, spec: TableSpec) -> None:
+        self.path, self.text, self.spec = path, text, spec
         self.names = [row.name for row in spec.rows]
 
     def all(self) -> None:
@@ -297,7 +302,20 @@ class _Check:
             self.hole(hole)
 
     def fail(self, key: str, value: object, why: str, fix: str = "") -> None:
-        raise ConfigError(f"{self.path}: {key} = {value!r}: {why}", fix)
+        where = toml_lines.at(self.path, self.text, self.place(key, value), value)
+        raise ConfigError(f"{where}: {key} = {value!r}: {why}", fix)
+
+    def place(self, key: str, value: object) -> toml_lines.Place:
+        """Where the fault stands in the file: ``rows 'A'.published.mosi`` by the row's number; of two equal ones the last."""
+        if named := re.fullmatch(r"rows '(.*)'\.(.*)", key, re.DOTALL):
+            return ("rows", self.names.index(named[1]), *named[2].split("."))
+        if key == "rows.name":
+            return ("rows", len(self.names) - 1 - self.names[::-1].index(str(value)), "name")
+        first, *rest = key.split(".")
+        if first in ("holes", "findings"):
+            parts = [str(part.model_dump()) for part in getattr(self.spec, first)]
+            return (first, next((i for i, part in enumerate(parts) if repr(value) in part), 0), *rest)
+        return (first,) if first == "protocol" else (first, *rest)
 
     def known(self, key: str, values: Iterable[str], allowed: Iterable[str], kind: str) -> None:
         allowed = list(allowed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from pydantic import Field
@@ -11,10 +12,12 @@ from harness.data.opening import base_name
 from harness.data.schema import Card, Frozen
 from harness.data.splits import Fold, folds
 from harness.errors import ConfigError
-from harness.experiments import code
+from harness.experiments import code, toml_lines
+from harness.experiments.cost_tables import CostRow
 from harness.experiments.papers import Row, TableSpec
 from harness.experiments.schemes import Scheme
 from harness.experiments.trials import Trial, budget_named, make_trial, resolve_config
+from harness.registry import suggest
 from harness.training.contract import methods
 
 
@@ -75,6 +78,15 @@ def plan_table(spec: TableSpec, card: Card, effort: Effort) -> dict[str, list[Tr
         if row.method
     }
     return plan | {floor: [trial for one in efforts for trial in method_trials(floor, card, one, {}, seeds)] for floor in spec.floors}
+
+
+def refuse_unknown_methods(path: Path, rows: Sequence[Row | CostRow]) -> None:
+    """ConfigError naming file and line for the first of the table's ``rows`` whose method is not registered."""
+    for number, row in enumerate(rows):
+        if row.method and row.method not in methods:
+            where = toml_lines.at(path, path.read_text(encoding="utf-8"), ("rows", number, "method"), row.method)
+            broken = "".join(f" {module} could not be imported: {why}." for module, why in methods.broken.items())
+            raise ConfigError(f"{where}: method = '{row.method}': there is no such method", suggest(row.method, methods) + broken)
 
 
 def interleaved(plan: Mapping[str, Sequence[Trial]]) -> list[Trial]:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Literal, get_args
 
 from harness.errors import ConfigError
+
+Kind = Literal["scores", "cost", "figure"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 def roots() -> list[Path]:
@@ -20,15 +24,16 @@ def roots() -> list[Path]:
     return found
 
 
-def files(costs: bool = False) -> dict[tuple[str, str], Path]:
-    """(paper, item) -> its file, sorted; of two files of one name the working folder's counts. ``costs``: tables of costs instead."""
+def files(kind: Kind = "scores") -> dict[tuple[str, str], Path]:
+    """(paper, item) -> its file, sorted; of two files of one name the working folder's counts. ``kind``: which tables, or figures."""
     found = {(path.parent.name, path.stem): path for root in reversed(roots()) for path in root.glob("*/*.toml")}
-    return {place: path for place, path in sorted(found.items()) if is_cost(path) == costs}
+    return {place: path for place, path in sorted(found.items()) if kind_of(path) == kind}
 
 
-def is_cost(path: Path) -> bool:
-    """Whether the file is a table of costs: a line ``kind = "cost"``."""
+def kind_of(path: Path) -> str:
+    """``cost`` or ``figure`` by the file's line ``kind = "cost"``; ``scores`` for every other table."""
     try:
-        return re.search(r'^kind *= *"cost" *$', path.read_text(encoding="utf-8"), re.MULTILINE) is not None
+        found = re.search(r'^kind *= *"(cost|figure)" *$', path.read_text(encoding="utf-8"), re.MULTILINE)
     except (OSError, UnicodeDecodeError):
-        return False
+        return "scores"
+    return found[1] if found else "scores"

@@ -1,4 +1,4 @@
-"""A table of costs: printed numbers beside counted and measured ones, as Markdown, LaTeX, CSV and plain text."""
+"""A table of costs: printed numbers beside counted and measured ones, as Markdown, LaTeX, CSV, JSON and plain text."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ from harness.data.schema import Card
 from harness.experiments.cost_tables import COLUMNS, CostRow, CostSpec
 from harness.experiments.environment import Environment
 from harness.files import write_atomic
-from harness.reporting import latex
+from harness.reporting import latex, siunitx
+from harness.reporting.collect import Measured
+from harness.reporting.documents import FORMAT, written
 from harness.reporting.layout import ABSENT, UNDEFINED, number
 from harness.reporting.markdown import escape
 from harness.reporting.texts import APART, data_name
@@ -53,13 +55,17 @@ class Costs:
 
 @dataclass(frozen=True)
 class CostTable:
-    """``card``: the data of scores and recorded epochs, None where none is at hand; ``environment``, ``threads``: of the times."""
+    """``card``: the data of scores and recorded epochs, None where none is at hand; ``environment``, ``threads``: of the times.
+
+    ``measured``: the runs behind the scores, by row.
+    """
 
     spec: CostSpec
     card: Card | None
     here: Mapping[str, Costs]
     environment: Environment | None
     threads: int
+    measured: Mapping[str, Measured] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -69,8 +75,8 @@ class Rendered:
 
 
 def render(table: CostTable, out: Path) -> Rendered:
-    """Write ``<paper>_<item>.md``, ``.tex`` and ``.csv`` to the folder ``out``, each whole or not at all."""
-    contents = {"md": _markdown(table), "tex": _latex(table), "csv": _long_form(table)}
+    """Write ``<paper>_<item>.md``, ``.tex``, ``.csv`` and ``.json`` to the folder ``out``, each whole or not at all."""
+    contents = {"md": _markdown(table), "tex": _latex(table), "csv": _long_form(table), "json": _document(table)}
     stem = f"{table.spec.paper}_{table.spec.item}" + (f"_{table.card.name}".replace("@", "-") if table.card else "")
     paths = tuple(out / f"{stem}.{suffix}" for suffix in contents)
     for path, content in zip(paths, contents.values(), strict=True):
@@ -94,10 +100,11 @@ def lines(table: CostTable) -> Iterator[tuple[CostRow, str, list[str]]]:
     for row in table.spec.rows:
         yield row, "published", [str(row.published.get(column, ABSENT)) for column in table.spec.columns]
         if row.name in table.here:
-            yield row, "here", [_cell(table.here[row.name].figures.get(column), column) for column in table.spec.columns]
+            yield row, "here", [cell(table.here[row.name].figures.get(column), column) for column in table.spec.columns]
 
 
-def _cell(figure: Figure | None, column: str) -> str:
+def cell(figure: Figure | None, column: str) -> str:
+    """A number as the table shows it, or the sign for why there is none."""
     if figure is None:
         return ABSENT
     if column in COLUMNS:
@@ -133,7 +140,8 @@ _COST_CELLS: Mapping[str, Callable[[Figure], str]] = {
 # ---- sentences
 
 
-def _caption(table: CostTable) -> str:
+def caption(table: CostTable) -> str:
+    """The caption: what was counted for which inputs, and what the scores were measured on."""
     sizes = ", ".join(f"{name} {size.frames} x {size.dim}" for name, size in table.spec.inputs.items())
     counted = f"Parameters and FLOPs of an evaluation of one clip counted for inputs (frames x width) {sizes}, text encoders outside."
     return " ".join(part for part in (table.spec.caption, counted, _scored(table)) if part)
@@ -218,37 +226,65 @@ def _grid(table: CostTable, style: str, shown: Callable[[str], str]) -> str:
 
 def _markdown(table: CostTable) -> str:
     said = "\n".join(f"- **{escape(heading)}**\n" + "\n".join(f"  - {escape(item)}" for item in items) for heading, items in notes(table))
-    head = [f"# {escape(_title(table))}", escape(_caption(table)), _grid(table, "github", escape), escape(_legend())]
+    head = [f"# {escape(_title(table))}", escape(caption(table)), _grid(table, "github", escape), escape(legend())]
     return "\n\n".join([*head, "## Notes", said]) + "\n"
 
 
-def _legend() -> str:
+def legend() -> str:
+    """What the signs in the cells mean."""
     return f"{ABSENT}: not printed, or neither measured nor recorded here; {UNDEFINED}: undefined for a run."
 
 
 def _console(table: CostTable) -> str:
     times = [item for heading, items in notes(table) if heading == "Times" for item in items]
-    return "\n\n".join([_title(table), _caption(table), _grid(table, "simple", str), _legend(), *times])
+    return "\n\n".join([_title(table), caption(table), _grid(table, "simple", str), legend(), *times])
 
 
 def _latex(table: CostTable) -> str:
+    told = list(lines(table))
+    columns = list(zip(*(cells for *_, cells in told), strict=True))
+    aligned = [all(siunitx.is_number(text) or text in (ABSENT, UNDEFINED) for text in column) for column in columns]
     blocks = [
         [
-            [latex.escape(row.name) if label == "published" else "", label, *map(latex.escape, cells)]
-            for row, label, cells in lines(table)
+            [latex.escape(row.name) if label == "published" else "", label, *map(_latex_cell, cells, aligned)]
+            for row, label, cells in told
             if row.name == wanted.name
         ]
         for wanted in table.spec.rows
     ]
     return latex.fill(
+        columns="ll" + "".join(siunitx.column(column) if one else "r" for column, one in zip(columns, aligned, strict=True)),
         title=latex.comment(_title(table)),
-        caption=latex.escape(f"{_title(table)}. {_caption(table)}"),
+        caption=latex.escape(f"{_title(table)}. {caption(table)}"),
         label=f"{table.spec.paper}-{table.spec.item}",
-        heads=[latex.escape(head) for head in heads(table.spec)],
+        heads=[siunitx.text(latex.escape(head)) for head in heads(table.spec)],
         blocks=blocks,
-        legend=latex.escape(_legend()),
+        legend=latex.escape(legend()),
         comparisons=[],
         notes=[(latex.comment(heading), [latex.comment(item) for item in items]) for heading, items in notes(table)],
+    )
+
+
+def _latex_cell(text: str, aligned: bool) -> str:
+    return text if siunitx.is_number(text) else siunitx.text(latex.escape(text)) if aligned else latex.escape(text)
+
+
+def _document(table: CostTable) -> str:
+    """JSON: what stands around the table, and the lines of the CSV as objects."""
+    spec, card = table.spec, table.card
+    head = {"format": FORMAT, "paper": spec.paper, "item": spec.item, "kind": spec.kind, "title": _title(table), "caption": caption(table)}
+    of_data = {"dataset": spec.dataset, "data": card.name if card else None, "simulated": card.simulated if card else None}
+    return written(
+        {
+            **head,
+            "legend": legend(),
+            "citation": spec.citation,
+            "source": spec.source,
+            **of_data,
+            "columns": list(spec.columns),
+            "lines": [dict(zip(CSV_COLUMNS[3:], map(str, values[3:]), strict=True)) for values in _records(table)],
+            "notes": {heading: list(items) for heading, items in notes(table)},
+        }
     )
 
 

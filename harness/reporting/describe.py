@@ -54,9 +54,6 @@ def describe(
     spec, card = told.spec, told.card
     judged = judge_table(spec, card, told.measured)
     rows = tuple(_rows(told, lines, plan, judged, places))
-    runtimes = [
-        runtime for row in told.measured.values() for record in row.records.values() if (runtime := places.store.runtime(record.key))
-    ]
     said, several = notes(told), told.among_others
     return TablePart(
         paper=spec.paper,
@@ -81,9 +78,9 @@ def describe(
         notes=tuple(NotePart(heading=note.heading, items=note.items) for note in said if note.heading != FINDINGS),
         sentences=tuple(sentences(summarise(judged.values()))),
         findings=tuple(finding.text for finding in spec.findings_on(told.dataset)),
-        environments=tuple(_environments(told.measured)),
+        environments=tuple(environments_of(told.measured)),
         fingerprint=card.fingerprint,
-        latest=max((runtime.finished for runtime in runtimes), default=""),
+        latest=latest_of(told.measured, places.store),
         files=tuple(files),
     )
 
@@ -145,7 +142,7 @@ def _rows(
                 _cell(by_kind, place, metric, judged.get((name, metric)), tests.get((name, metric), ""))
                 for place, metric in enumerate(told.spec.metrics)
             ),
-            runs=tuple(_runs(own, told.spec.metrics, plan.get(name, ()), places)) if own else (),
+            runs=tuple(runs_of(own, told.spec.metrics, plan.get(name, ()), places)) if own else (),
         )
 
 
@@ -201,7 +198,8 @@ def _test(told: Told, row: Sequence[str]) -> str:
 # ---- runs
 
 
-def _runs(own: Measured, names: Sequence[str], trials: Sequence[Trial], places: Places) -> Iterator[RunPart]:
+def runs_of(own: Measured, names: Sequence[str], trials: Sequence[Trial], places: Places) -> Iterator[RunPart]:
+    """Every planned run of one row; the values of a finished one in the order of the metrics ``names``."""
     for trial in trials:
         unit = Unit(trial.identity.seed, trial.identity.fold)
         record, link = own.records.get(unit), places.runs.get(trial.key, "")
@@ -226,11 +224,17 @@ def _finished(record: Record, unit: Unit, own: Measured, names: Sequence[str], r
     )
 
 
-def _environments(measured: Mapping[str, Measured]) -> Iterator[EnvironmentPart]:
+def environments_of(measured: Mapping[str, Measured]) -> Iterator[EnvironmentPart]:
     """Each environment once, the one of most records first."""
     counts = Counter(tuple(_facts(record).items()) for row in measured.values() for record in row.records.values())
     for facts, count in counts.most_common():
         yield EnvironmentPart(facts=dict(facts), records=count)
+
+
+def latest_of(measured: Mapping[str, Measured], store: RecordStore) -> str:
+    """When the last of these runs ended; empty where that is not known."""
+    runtimes = (store.runtime(record.key) for row in measured.values() for record in row.records.values())
+    return max((runtime.finished for runtime in runtimes if runtime), default="")
 
 
 def _facts(record: Record) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""A table as LaTeX (booktabs), from the template beside this file."""
+"""A table as LaTeX (booktabs, siunitx), from the template beside this file."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
+from harness.reporting import siunitx
 from harness.reporting.layout import COMPARISON_HEADS, Cell, Line, comparison_rows, heads
 from harness.reporting.texts import Told, caption, conditional_label, data_name, legend, notes, test_name, title, verdicts
 
@@ -33,17 +34,19 @@ _SPECIAL = str.maketrans(
         "–": "--",
     }
 )
-_MARKS = {"": "{}", "best": r"\textbf{{{}}}", "second": r"\underline{{{}}}"}
 
 
 def latex(told: Told, lines: Sequence[Line]) -> str:
     """A table float, the comparisons as a longtable, the notes as comments."""
+    columns = list(zip(*(line.cells for line in lines), strict=True))
+    rooms = [siunitx.places([cell.text for cell in cells]) for cells in columns]
     return fill(
         title=comment(title(told)),
         caption=escape(f"{title(told)}. {caption(told)}"),
         label=f"{told.spec.paper}-{told.spec.item}-{told.card.name}".replace("@", "-"),
-        heads=["Model", "Numbers", *map(escape, heads(told.spec))],
-        blocks=[_block(list(block)) for _, block in groupby(lines, key=lambda line: line.row)],
+        columns="ll" + "".join(map(_column, columns)),
+        heads=["Model", "Numbers", *(siunitx.text(escape(head)) for head in heads(told.spec))],
+        blocks=[_block(list(block), rooms) for _, block in groupby(lines, key=lambda line: line.row)],
         legend=rf"\textbf{{Best}}, \underline{{second best}}. {escape(legend(told))}",
         comparisons=[found for block in told.blocks if (found := _comparisons(block))],
         notes=[(comment(note.heading), [comment(item) for item in note.items]) for note in notes(told)],
@@ -51,8 +54,8 @@ def latex(told: Told, lines: Sequence[Line]) -> str:
 
 
 def fill(**content: object) -> str:
-    """The template with ``content``, which is escaped already."""
-    return _template().render(**content)
+    """The template with ``content``, which is escaped already. OSError where the template is missing."""
+    return _template().render(preamble=siunitx.PREAMBLE, **content)
 
 
 def escape(text: str) -> str:
@@ -84,14 +87,19 @@ def _template() -> Template:
     return environment.get_template("table.tex.j2")
 
 
-def _block(lines: Sequence[Line]) -> list[list[str]]:
-    """A row's lines as cells; its name stands on the first."""
-    return [[escape(line.row) if i == 0 else "", escape(line.label), *map(_cell, line.cells)] for i, line in enumerate(lines)]
+def _block(lines: Sequence[Line], rooms: Sequence[int]) -> list[list[str]]:
+    """A row's lines as cells; its name stands on the first. ``rooms``: decimals of each column."""
+    return [[escape(line.row) if i == 0 else "", escape(line.label), *map(_cell, line.cells, rooms)] for i, line in enumerate(lines)]
 
 
-def _cell(cell: Cell) -> str:
-    spread = escape(f" ± {cell.spread}").replace("--", "-") if cell.spread else ""
-    return _MARKS[cell.mark].format(escape(cell.text)) + (f" {spread}" if spread else "") + (escape("†") if cell.dagger else "")
+def _column(cells: Sequence[Cell]) -> str:
+    return siunitx.column([cell.text for cell in cells], [siunitx.behind(cell.spread, cell.dagger) for cell in cells])
+
+
+def _cell(cell: Cell, room: int) -> str:
+    if not siunitx.is_number(cell.text):
+        return siunitx.text(escape(cell.text))
+    return siunitx.cell(cell.text, room, cell.spread, cell.mark, cell.dagger)
 
 
 def _comparisons(told: Told) -> dict[str, object] | None:

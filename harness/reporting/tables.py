@@ -1,4 +1,4 @@
-"""From a table's file and finished records to the rendered table: Markdown, LaTeX, CSV, console."""
+"""From a table's file and finished records to the rendered table: Markdown, LaTeX, CSV, JSON, console."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from harness.registry import suggest
 from harness.reporting.blocks import Plan, plan_under, table_lines
 from harness.reporting.collect import collect
 from harness.reporting.compare import Memory, compare_rows
+from harness.reporting.documents import document
 from harness.reporting.latex import latex
 from harness.reporting.layout import Cell, Line
 from harness.reporting.markdown import console, markdown
@@ -38,13 +39,14 @@ class RenderedTable:
     markdown: Path
     latex: Path
     csv: Path
+    json: Path
     console: str
     told: Told
     lines: tuple[Line, ...]
 
     @property
     def paths(self) -> tuple[Path, ...]:
-        return self.markdown, self.latex, self.csv
+        return self.markdown, self.latex, self.csv, self.json
 
 
 def render(
@@ -69,11 +71,11 @@ def render(
     _check(spec, card, plan)
     told = tell(spec, card, budget, plan, store, resamples=resamples, seed=seed, memory=memory)
     lines = table_lines(told)
-    contents = {"md": markdown(told, lines), "tex": latex(told, lines), "csv": long_form(told, lines)}
+    contents = {"md": markdown(told, lines), "tex": latex(told, lines), "csv": long_form(told, lines), "json": document(told, lines)}
     paths = {suffix: out / f"{stem(spec, card)}.{suffix}" for suffix in contents}
     for suffix, content in contents.items():
         write_atomic(paths[suffix], content.encode())
-    return RenderedTable(paths["md"], paths["tex"], paths["csv"], console(told, lines), told, lines)
+    return RenderedTable(paths["md"], paths["tex"], paths["csv"], paths["json"], console(told, lines), told, lines)
 
 
 def tell(

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from harness.analysis.friedman import Scores, diagram
+from harness.data.schema import Card
 from harness.reporting.collect import Measured
+from harness.reporting.cost_tables import CostTable
 from harness.reporting.figures import confusion, ranks, runs
 from harness.reporting.page.document import TablePart
 from harness.reporting.texts import Told
@@ -46,7 +48,26 @@ def of_table(told: Told) -> Iterator[Drawn]:
         yield Drawn("curves", "Learning curves", text, runs.learning_curves(_curves(trained), told.card.simulated))
     yield from _confusions(told, models)
     yield from _sweeps(told, models)
+    yield from _weighted_rows(told, models)
     yield from _costs(told, models)
+
+
+def of_costs(table: CostTable) -> Iterator[Drawn]:
+    """Scores against what an evaluation of one clip computes, of the rows with both; nothing for fewer than two of them."""
+    for metric in (metrics[name] for name in table.spec.scores[:1]):
+        points = {}
+        for name, costs in table.here.items():
+            values = (
+                [_printed(metric, value) for value in table.measured[name].values[metric.name].values()] if name in table.measured else []
+            )
+            if "flops" in costs.figures and values and not any(map(isnan, values)):
+                points[name] = (costs.figures["flops"].value, values)
+        if len(points) > 1:
+            label = f"{metric.label}{', %' if metric.percent else ''}"
+            simulated = table.card is not None and table.card.simulated
+            text = "Point: mean; bar: from the lowest to the highest run. FLOPs for the inputs that the caption states."
+            figure = runs.score_against_cost(points, "FLOPs of one clip", label, simulated)
+            yield Drawn("flops", f"{metric.label} against FLOPs", text, figure)
 
 
 def of_paper(tables: Sequence[TablePart]) -> Iterator[Drawn]:
@@ -108,17 +129,21 @@ def _curves(rows: Mapping[str, Measured]) -> dict[str, list[runs.Curve]]:
 
 
 def _confusions(told: Told, models: Mapping[str, Measured]) -> Iterator[Drawn]:
-    task = told.card.task
-    classes = task.classes if task.kind == "classification" else confusion.BINS
-    if not models or (task.kind == "regression" and "acc7" not in told.spec.metrics):
-        return
+    if told.card.task.kind == "classification" or "acc7" in told.spec.metrics:
+        yield from confusion_of(told.card, models)
+
+
+def confusion_of(card: Card, models: Mapping[str, Measured]) -> Iterator[Drawn]:
+    """Confusion matrices of up to six models, the last ones of more; nothing for none."""
+    classes = card.task.classes if card.task.kind == "classification" else confusion.BINS
     counts = {}
     for name, row in list(models.items())[-MATRICES:]:
         pairs = [record.predictions.arrays() for record in row.records.values()]
-        found = [confusion.count_classes(*pair, len(classes)) if task.classes else confusion.count_bins(*pair) for pair in pairs]
+        found = [confusion.count_classes(*pair, len(classes)) if card.task.classes else confusion.count_bins(*pair) for pair in pairs]
         counts[name] = sum(found[1:], start=found[0])  # of cross-validation, every run has its own clips
-    text = "Per cent of the clips of a true class, all runs together."
-    yield Drawn("confusion", "Confusion matrices", text, confusion.confusion(counts, classes, told.card.simulated))
+    if counts:
+        text = "Per cent of the clips of a true class, all runs together."
+        yield Drawn("confusion", "Confusion matrices", text, confusion.confusion(counts, classes, card.simulated))
 
 
 def _sweeps(told: Told, models: Mapping[str, Measured]) -> Iterator[Drawn]:
@@ -138,6 +163,25 @@ def _sweeps(told: Told, models: Mapping[str, Measured]) -> Iterator[Drawn]:
                 "Line: mean; band: 95 % interval over runs.",
                 figure,
             )
+
+
+def _weighted_rows(told: Told, models: Mapping[str, Measured]) -> Iterator[Drawn]:
+    """A curve over the rows that differ in the weight of audio, as a model is trained anew for each; beside it the printed one."""
+    key, metric = "input_weights.audio", metrics[told.spec.metrics[0]]
+    rows = {float(row.config[key]): row for row in told.spec.rows if key in row.config}
+    known = {a: models[row.name] for a, row in sorted(rows.items()) if row.name in models and models[row.name].complete}
+    if len(known) < 2:
+        return
+    own = [[_printed(metric, value) for value in row.values[metric.name].values()] for row in known.values()]
+    scores = {"measured": np.array(own).T} if len({len(values) for values in own}) == 1 else {}
+    printed = [row.published.get(told.dataset, {}).get(metric.name) for a, row in sorted(rows.items()) if a in known]
+    values = [_printed(metric, cell.value) for cell in printed if cell]
+    if len(values) == len(known):
+        scores["published"] = np.array([values])
+    label = SWEEPS[key]
+    figure = runs.robustness(list(known), scores, label, _label(told, metric), told.card.simulated)
+    text = "A model was trained for each weight. Line: mean; band: 95 % interval over runs."
+    yield Drawn("weights", f"{told.spec.label(metric.name)} over the {label.partition(' (')[0]}", text, figure)
 
 
 def _points(row: Measured, key: str, metric: Metric) -> list[dict[float, float]]:

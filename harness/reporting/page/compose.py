@@ -15,7 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from harness.files import write_atomic
-from harness.reporting.page.document import CellPart, PaperPart, RowPart, RunPart, TablePart
+from harness.reporting.page.document import CellPart, FigureItemPart, PaperPart, RowPart, RunPart, TablePart
 
 TEMPLATES = Path(__file__).parents[1] / "templates" / "page"
 OUTCOMES = ("reproduced", "better", "worse", "not comparable", "open")
@@ -67,17 +67,20 @@ def compose(tables: Sequence[TablePart], root: Path, more: Mapping[str, PaperPar
     """
     known = _details(tables)
     figures = _Figures(root, PAGE_BYTES - len(known) - CELL_BYTES * sum(1 for _ in _cells(tables)))
-    papers = [
-        _paper(name, list(group), (more or {}).get(name, PaperPart())) for name, group in groupby(tables, key=lambda table: table.paper)
-    ]
+    parts = {name: list(group) for name, group in groupby(tables, key=lambda table: table.paper)}
+    alone = {name for name, part in (more or {}).items() if part.items}
+    papers = [_paper(name, parts.get(name, []), (more or {}).get(name, PaperPart())) for name in sorted({*parts, *alone})]
+    drawn = [item for paper in papers for item in paper.more.items]
+    parts_of_data: list[TablePart | FigureItemPart] = [*tables, *drawn]
     return (
         _environment(figures)
         .get_template("index.html.j2")
         .render(
             papers=papers,
             tables=tables,
-            datasets=sorted({table.dataset for table in tables}),
-            simulated=sorted({table.data for table in tables if table.simulated}),
+            datasets=sorted({part.dataset for part in parts_of_data}),
+            simulated=sorted({part.data for part in parts_of_data if part.simulated}),
+            figures=drawn,
             troubles=list(_troubles(tables)),
             environments=_environments(tables),
             latest=max((table.latest for table in tables), default=""),

@@ -5,6 +5,7 @@ Nothing here imports PyTorch: the page is made from these files alone, without r
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -73,10 +74,13 @@ class RowPart(Part):
 
 
 class ColumnPart(Part):
+    """``counted``: its numbers depend on no data, so that they are none of simulated clips."""
+
     name: str
     label: str
     header: str
     higher_is_better: bool
+    counted: bool = False
 
 
 class NotePart(Part):
@@ -106,10 +110,34 @@ class AuditPart(Part):
         return sum(len(items) for _, items in self.findings)
 
 
-class PaperPart(Part):
-    """What belongs to a paper and to none of its tables alone."""
+class FigureItemPart(Part):
+    """A figure of a paper on one stored data set; ``missing`` says why it is not drawn, and what draws it."""
 
     content: str = ""
+    paper: str
+    item: str
+    title: str
+    caption: str = ""
+    citation: str = ""
+    dataset: str
+    data: str
+    data_title: str
+    simulated: bool
+    drawn_from: str = ""
+    findings: tuple[str, ...] = ()
+    figures: tuple[FigurePart, ...] = ()
+    missing: str = ""
+
+    @property
+    def name(self) -> str:
+        return f"{self.paper}_{self.item}_{self.data}".replace("@", "-")
+
+
+class PaperPart(Part):
+    """What belongs to a paper and to none of its tables alone. ``items``: its figures, filled in from their own files."""
+
+    content: str = ""
+    items: tuple[FigureItemPart, ...] = ()
     figures: tuple[FigurePart, ...] = ()
     audit: AuditPart | None = None
 
@@ -165,15 +193,6 @@ class TablePart(Part):
         return stem if self.block == 1 else f"{stem}--{self.block}"
 
 
-class CostPart(Part):
-    """A table of costs as it was told last: its text, its files below the results folder, and the trials behind it."""
-
-    name: str
-    console: str
-    files: tuple[str, ...]
-    keys: tuple[str, ...] = ()
-
-
 Stored = TypeVar("Stored", bound=Part)
 
 
@@ -202,8 +221,23 @@ def read_all(root: Path) -> list[TablePart]:
 
 
 def read_papers(root: Path) -> dict[str, PaperPart]:
-    """Figures over several tables, by paper."""
-    return {path.stem: part for path in sorted((folder(root) / "papers").glob("*.json")) if (part := read(path, PaperPart))}
+    """Each paper's audit, figures over several tables, and figures of its own."""
+    found = {path.stem: part for path in sorted((folder(root) / "papers").glob("*.json")) if (part := read(path, PaperPart))}
+    return with_items(found, root)
+
+
+def with_items(papers: Mapping[str, PaperPart], root: Path) -> dict[str, PaperPart]:
+    """``papers`` with their figures as they lie on disk."""
+    drawn = read_figures(root)
+    names = dict.fromkeys([*papers, *(part.paper for part in drawn)])
+    items = {name: tuple(part for part in drawn if part.paper == name) for name in names}
+    return {name: papers.get(name, PaperPart()).model_copy(update={"items": items[name]}) for name in names}
+
+
+def read_figures(root: Path) -> list[FigureItemPart]:
+    """The parts of all papers' figures, by paper, item and data."""
+    parts = [part for path in sorted((folder(root) / "figures").glob("*.json")) if (part := read(path, FigureItemPart))]
+    return sorted(parts, key=lambda part: (part.paper, _natural(part.item), part.data))
 
 
 def _natural(item: str) -> tuple[str, int, str]:
