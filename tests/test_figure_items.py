@@ -10,7 +10,7 @@ from test_inside import Showing
 from test_papers import write
 
 from harness.errors import ConfigError
-from harness.experiments import figure_items, papers
+from harness.experiments import figure_items, papers, table_files
 from harness.reporting.page import document
 
 CHECKOUT = Path(__file__).parents[1]
@@ -41,7 +41,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("MER_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("MER_RESULTS", str(tmp_path / "results"))
     monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.setattr(papers, "roots", lambda: [tmp_path / "reports"])
+    monkeypatch.setattr(table_files, "roots", lambda: [tmp_path / "reports"])
     assert Showing.__name__ == "Showing"  # it registers the method of the table
     stored(tmp_path / "data", name="mosi")
     write(tmp_path, TABLE, "one/t1")

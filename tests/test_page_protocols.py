@@ -17,7 +17,7 @@ from test_protocols import CLIPS, Case, a_case, mean_error
 
 from harness.commands import gathering, rendering
 from harness.commands.rendering import Renderer
-from harness.experiments import papers
+from harness.experiments import table_files
 from harness.experiments.schemes import Scheme
 from harness.experiments.workspace import Workspace
 from harness.reporting.figures import confusion, of_tables
@@ -131,7 +131,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("MER_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("MER_RESULTS", str(tmp_path / "results"))
     monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.setattr(papers, "roots", lambda: [tmp_path / "reports"])
+    monkeypatch.setattr(table_files, "roots", lambda: [tmp_path / "reports"])
     stored(tmp_path / "data", name="mosi")
     write(tmp_path, SCORES, "one/t1")
     write(tmp_path, test_cost_tables.SPEC, "costly/t9")
