@@ -31,7 +31,7 @@ from harness.experiments.worker import Job, Session
 from harness.training import loop
 from harness.training.contract import Inputs, Method, MethodConfig, methods
 
-SAMPLE_STEPS = 4  # optimiser steps that are counted and profiled
+SAMPLE_STEPS = 2  # optimiser steps that are counted and profiled
 
 W = TypeVar("W", bound=AbstractContextManager[Any])
 

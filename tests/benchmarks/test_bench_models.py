@@ -103,20 +103,23 @@ def ours_step(method: Method, batches: list[Batch]) -> Callable[[], object]:
     return call
 
 
+def plainly(model: nn.Module, batch: Batch) -> Tensor:
+    return model(batch.features, batch.lengths)  # type: ignore[no-any-return]
+
+
 def plain_step(model: nn.Module, batches: list[Batch]) -> Callable[[], object]:
     total = sum(map(len, batches))
 
     def call() -> None:
         for batch in batches:
-            y = model(batch.features, batch.lengths)
-            F.l1_loss(y, batch.labels, reduction="sum").div(total).backward()  # type: ignore[arg-type, no-untyped-call]
+            F.l1_loss(plainly(model, batch), batch.labels, reduction="sum").div(total).backward()  # type: ignore[arg-type, no-untyped-call]
         model.zero_grad(set_to_none=True)
 
     return call
 
 
 def test_crossmodal_encoder_is_faster(benchmark: Any) -> None:
-    """Text of 50 words looks at 375 sounds, MulT's widths and rates."""
+    """Text of 50 words looks at 375 sounds, MulT's widths and rates. 1.9 times; what is asserted leaves room for a busy machine."""
     torch.manual_seed(0)
     ours = Encoder(50, 10, 4, Dropouts(attention=0.2, embedding=0.2))
     plain = PlainEncoder(ours)
@@ -132,25 +135,26 @@ def test_crossmodal_encoder_is_faster(benchmark: Any) -> None:
 
     benchmark.extra_info["times faster"] = faster = ratio(slow, fast, rounds=10)
     benchmark.pedantic(fast, rounds=5)
-    assert faster >= 1.0
+    assert faster >= 1.3
 
 
 def test_mults_step_is_faster(benchmark: Any) -> None:
-    """128 aligned clips: the library's parts of like length against eight batches of 16."""
-    split = clips(128, dict.fromkeys(WIDTHS, 50), WIDTHS, aligned=True)
+    """64 aligned clips: the library's parts of like length against four batches of 16. Twice as fast."""
+    split = clips(64, dict.fromkeys(WIDTHS, 50), WIDTHS, aligned=True)
     config = MulT.Config()
     ours = loop.build(MulT, Inputs(WIDTHS), REGRESSION, config, seed=1).train()
     plain = PlainMulT(ours).train()  # type: ignore[arg-type]
     size = config.training.batch_size
-    parts = [gather(split, part) for part in by_length(split, torch.randperm(128), size)]
-    batches = [gather(split, part) for part in torch.randperm(128).split(size)]
+    parts = [gather(split, part) for part in by_length(split, torch.randperm(64), size)]
+    batches = [gather(split, part) for part in torch.randperm(64).split(size)]
     fast = ours_step(ours, parts)
-    benchmark.extra_info["times faster"] = faster = ratio(plain_step(plain, batches), fast, rounds=3, warm_up=1)
+    benchmark.extra_info["times faster"] = faster = ratio(plain_step(plain, batches), fast, rounds=2, warm_up=1)
     benchmark.pedantic(fast, rounds=1)
-    assert faster >= 1.0
+    assert faster >= 1.4
 
 
 def test_tfns_step_is_faster_and_keeps_less(benchmark: Any) -> None:
+    """1.4 times; beside the parameters, an eighth of the bytes."""
     split = clips(32, {"text": 50, "audio": 375, "vision": 500}, WIDTHS)
     config = TFN.Config()
     ours = loop.build(TFN, Inputs(WIDTHS), REGRESSION, config, seed=1).train()
@@ -158,11 +162,11 @@ def test_tfns_step_is_faster_and_keeps_less(benchmark: Any) -> None:
     batch = gather(split, torch.arange(32))
     fast = ours_step(ours, [batch])
     benchmark.extra_info["times faster"] = faster = ratio(plain_step(plain, [batch]), fast, rounds=10)
-    kept = saved_bytes(lambda: ours(batch)), saved_bytes(lambda: plain(batch.features, batch.lengths))
+    kept = saved_bytes(lambda: ours(batch), *ours.parameters()), saved_bytes(lambda: plainly(plain, batch), *plain.parameters())
     benchmark.extra_info["bytes, ours and plain"] = kept
     benchmark.pedantic(fast, rounds=5)
-    assert faster >= 1.0
-    assert kept[0] <= kept[1] / 2
+    assert faster >= 1.1
+    assert kept[0] <= kept[1] / 4
 
 
 @pytest.mark.parametrize("fast", [True, False])
