@@ -76,6 +76,14 @@ def test_strips_show_every_run_their_mean_and_the_published_number() -> None:
     assert {(one.get_marker(), one.get_ydata()[0]) for one in second.lines} == {("o", 1), ("|", 1)}
 
 
+def test_long_names_leave_room_for_one_panel() -> None:
+    """A warning of a layout that collapsed would be an error here."""
+    name = "Without the adaptive window and cross-modal consistency, audio 0.25"
+    figure = runs.strips([runs.Strip("Accuracy, %", {name: [70.0, 71.0]}, {})])
+    style.encoded(figure, "svg")
+    assert figure.axes[0].get_position().width * figure.get_figwidth() > 1.2
+
+
 def test_learning_curves_are_the_histories() -> None:
     curve = runs.Curve([3.0, 2.0, 1.0], [3.1, 2.5, 2.6], 2)
     (place,) = runs.learning_curves({"A": [curve]}).axes
@@ -164,6 +172,16 @@ def test_a_feature_map_holds_every_clip_of_every_part() -> None:
     assert drawn == pytest.approx(features.embed(np.concatenate(list(parts.values())), "PCA"))
     assert [len(one.get_offsets()) for one in place.collections] == [8, 6]
     assert [text.get_text() for text in place.get_legend().get_texts()] == list(parts)
+
+
+def test_many_points_are_one_picture() -> None:
+    """Five thousand shapes would make a file of a megabyte."""
+    sizes = {}
+    for clips in (100, 5000):
+        figure = features.feature_map({"a": RNG.normal(size=(clips, 2))}, "PCA")
+        sizes[clips] = len(style.encoded(figure, "svg"))
+        assert figure.axes[0].collections[0].get_rasterized() is (clips == 5000)
+    assert sizes[5000] < 300_000
 
 
 def test_adjacency_maps_share_a_symmetric_scale_and_block_by_target() -> None:

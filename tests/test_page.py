@@ -346,6 +346,27 @@ def test_two_data_sets_make_a_diagram_of_ranks(case: Case) -> None:
     assert [ranks[name] for name in order] == [1, 2, 3, 4] and drawn.kind == "t1_ranks"
 
 
+def test_rows_of_different_weights_make_a_curve_beside_the_printed_one(case: Case) -> None:
+    pytest.importorskip("matplotlib")
+    from harness.reporting.figures import of_tables
+
+    weights = {"Weak_1": 0.25, "Strong": 0.75}
+    rows = [
+        row.model_copy(update={"config": {"input_weights.audio": weights[row.name]}} if row.name in weights else {})
+        for row in case.spec.rows
+    ]
+    case.spec = case.spec.model_copy(update={"rows": tuple(rows)})
+    measured = case.measured()
+    told = Told(case.spec, case.card, BUDGETS["quick"], measured, compare.compare_rows(case.spec, measured, resamples=200, seed=0), 200)
+    (drawn,) = [one for one in of_tables.of_table(told) if one.kind == "weights"]
+    own, printed = drawn.figure.axes[0].lines
+    assert own.get_xdata().tolist() == [0.25, 0.75] and printed.get_ydata().tolist() == [0.9, 0.8]
+    assert own.get_ydata() == pytest.approx([measured[name].mean("mae") for name in weights])
+    case.lose("Strong", 3)
+    told = Told(case.spec, case.card, BUDGETS["quick"], case.measured(), told.family, 200)
+    assert not [one for one in of_tables.of_table(told) if one.kind == "weights"], "a row with missing runs is no point"
+
+
 # ---- without PyTorch
 
 

@@ -196,7 +196,8 @@ def test_no_metric_but_an_error_exceeds_its_largest_value(folder: Path, name: st
 LONG = """title = "x"
 notes = \'\'\'
 mae = 3
-[[rows]]\'\'\'
+[[rows]]
+\'\'\'
 metrics = [
   "mae", # one
   "corr",
@@ -216,16 +217,17 @@ published.mosi = { mae = 1, corr = 2 }
     ("place", "value", "line"),
     [
         (("title",), "x", 1),
-        (("metrics",), "corr", 7),
-        (("metrics", 0), "mae", 6),
-        (("rows", 0), None, 10),
-        (("rows", 0, "method"), None, 10),
-        (("rows", 0, "config", "a", "b"), 1, 12),
-        (("rows", 1, "name"), "B", 15),
-        (("rows", 1, "published", "mosi", "corr", "mean"), "2", 16),
-        (("rows", 1, "published", "mosi", "mae"), "1", 16),
+        (("metrics",), "corr", 8),
+        (("metrics", 0), "mae", 7),
+        (("rows", 0), None, 11),
+        (("rows", 0, "method"), None, 11),
+        (("rows", 0, "config", "a", "b"), 1, 13),
+        (("rows", 1, "name"), "B", 16),
+        (("rows", 1, "published", "mosi", "corr", "mean"), "2", 17),
+        (("rows", 1, "published", "mosi", "mae"), "1", 17),
         (("rows", 2), None, None),
         (("nothing",), None, None),
+        (("mae",), 3, None),
     ],
 )
 def test_lines_are_found_in_any_layout(place: tuple[str | int, ...], value: object, line: int | None) -> None:

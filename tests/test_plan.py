@@ -268,8 +268,9 @@ def test_names_that_are_no_place_are_refused(place: Path, capsys: pytest.Capture
 
 def test_the_tables_of_the_documentation_are_valid(place: Path) -> None:
     blocks = re.findall(r"```toml\n(.*?)```", (ROOT / "docs" / "tables.md").read_text(encoding="utf-8"), flags=re.S)
+    (figure,) = [block for block in blocks if block.startswith("kind =")]
     whole = [block for block in blocks if block.startswith("title =")]
-    parts = [block for block in blocks if not block.startswith("title =") and 'kind = "figure"' not in block]
+    parts = [block for block in blocks if not block.startswith(("title =", "kind ="))]
     assert len(whole) == 1 and parts
     write(place, whole[0], "mine/t1")
     base = papers.load("mine", "t1")
@@ -279,6 +280,8 @@ def test_the_tables_of_the_documentation_are_valid(place: Path) -> None:
         merged = f"{top}{part}\n[[rows]]{rows}" if not part.startswith("[[rows]]") else f"{text}\n{part}"
         write(place, merged, f"mine/p{number}")
         assert papers.load("mine", f"p{number}") != base.model_copy(update={"item": f"p{number}"}), part
+    write(place, figure, "mine/f1")
+    assert figure_items.read(place / "reports" / "mine" / "f1.toml").shows == "features"
 
 
 def test_the_documentation_names_every_key() -> None:

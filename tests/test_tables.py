@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import itertools
+import json
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -545,6 +546,26 @@ def test_csv_is_complete_and_holds_fractions(case: Case, tmp_path: Path) -> None
     own = next(row for row in rows if (row["row"], row["kind"], row["metric"]) == ("ridge", "measured", "mae"))
     assert float(own["mean"]) == pytest.approx(case.measured()["ridge"].mean("mae"), rel=1e-9)
     assert own["reference"] == "Strong" and float(own["p_adjusted"]) >= float(own["p"])
+
+
+def test_json_says_what_the_csv_says(case: Case, tmp_path: Path) -> None:
+    """The same numbers and tests, and besides each run with its record."""
+    rendered = case.render(tmp_path / "out")
+    content = json.loads(rendered.json.read_text(encoding="utf-8"))
+    cells = {(line["row"], line["kind"], name): cell for line in content["lines"] for name, cell in line["cells"].items()}
+    rows = csv_rows(rendered)
+    assert len(rows) == len(cells) and content["seeds"] == list(SEEDS) and content["simulated"] is False
+    for row in rows:
+        cell = cells[row["row"], row["kind"], row["metric"]]
+        assert row["mean"] == ("" if cell["mean"] is None else f"{cell['mean']:.10g}") and row["marks"] == " ".join(cell["marks"])
+        test = cell.get("test", {})
+        assert row["verdict"] == test.get("verdict", "")
+        assert row["p_adjusted"] == (f"{test['p_adjusted']:.10g}" if test.get("p_adjusted") is not None else "")
+    runs = cells["Weak_1", "measured", "mae"]["runs"]
+    assert [run["record"] for run in runs] == [trial.key for trial in case.plan["Weak_1"]]
+    assert sum(run["value"] for run in runs) / 3 == pytest.approx(cells["Weak_1", "measured", "mae"]["mean"])
+    assert content["protocols"][0]["reference"] == "Strong" and "two-level bootstrap" in content["protocols"][0]["test"]
+    assert content["notes"]["Findings"] == ["Nothing adds up."]
 
 
 def test_the_same_inputs_give_the_same_bytes_and_other_resamples_others(case: Case, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ FINDINGS = "Findings"
 MILLIONS, BILLIONS, MILLI = 1e-6, 1e-9, 1e3
 SCALES = {"parameters": MILLIONS, "flops": BILLIONS, "latency": MILLI, "round": 1.0}  # from a figure's unit to the printed one
 APART = {
-    "flops": "what a paper counts as one operation, and for inputs of which lengths, differs",
+    "flops": "what the paper counted as an operation, and for inputs of which lengths, is not known",
     "latency": "times of two machines",
     "round": "times of two machines",
 }

@@ -88,7 +88,9 @@ def predictions(card: Card, trial: Trial, rng: np.random.Generator) -> Predictio
 def fill(store: RecordStore, tables: Tables) -> int:
     """A record for every trial; their number."""
     rng = np.random.default_rng(1)
-    history = tuple(Epoch(train_loss=2 / (i + 1), valid_loss=1 + 1 / (i + 1)) for i in range(EPOCHS))
+    history = tuple(
+        Epoch(epoch=i + 1, train_loss=2 / (i + 1), losses={}, valid_loss=1 + 1 / (i + 1), learning_rate=0.001) for i in range(EPOCHS)
+    )
     runtime = Runtime(finished="2026-01-01T00:01:00+00:00", seconds=60.0, epoch_seconds=(3.0,) * EPOCHS, peak_memory_mb=1.0)
     trials = {trial.key: (card, trial) for _, card, plan in tables for row in plan.values() for trial in row}
     for card, trial in trials.values():

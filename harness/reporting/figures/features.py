@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PERPLEXITY = 30.0
+MOST_DRAWN = 3_000  # points that stand in a file as shapes; more are one picture, which is smaller
 
 
 def gate_boxes(weights: Mapping[str, Mapping[str, ArrayLike]], simulated: bool = False) -> Figure:
@@ -60,13 +61,13 @@ def feature_map(
     """All clips' features in one plane: name (shared text, specific audio) -> (N, D), the same D; a colour and a shape each."""
     parts = {name: np.asarray(values, dtype=np.float64) for name, values in features.items()}
     points = embed(np.concatenate(list(parts.values())), how, seed)
-    bounds = np.cumsum([0, *(len(values) for values in parts.values())])
+    bounds, many = np.cumsum([0, *(len(values) for values in parts.values())]), len(points) > MOST_DRAWN
     with styled():
         figure, (place,) = panels(1, 1, 4.6, 4.2, simulated)
         for number, name in enumerate(parts):
             part = points[bounds[number] : bounds[number + 1]]
             colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
-            place.scatter(part[:, 0], part[:, 1], s=9, c=colour, marker=marker, linewidths=0, alpha=0.75, label=name)
+            place.scatter(part[:, 0], part[:, 1], s=9, c=colour, marker=marker, linewidths=0, alpha=0.75, label=name, rasterized=many)
         place.set(xticks=[], yticks=[], xlabel=f"{how} 1", ylabel=f"{how} 2")
         place.legend(fontsize=7, markerscale=1.6, loc="center left", bbox_to_anchor=(1, 0.5))
     return figure

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+LETTER = 0.075  # inches, a wide letter of 9 points
+
 
 @dataclass(frozen=True)
 class Strip:
@@ -40,7 +42,8 @@ def strips(metrics: Sequence[Strip], simulated: bool = False) -> Figure:
     """A panel per metric: a dot per run, a bar at their mean, a diamond at the published number."""
     rows = list(dict.fromkeys(name for strip in metrics for name in strip.values))
     with styled():
-        figure, axes = panels(len(metrics), 4, 2.3, 0.24 * len(rows) + 0.9, simulated, sharey=True)
+        names = LETTER * max(map(len, rows), default=0)
+        figure, axes = panels(len(metrics), 4, 2.3, 0.24 * len(rows) + 0.9, simulated, sharey=True, margin=names)
         for place, strip in zip(axes, metrics, strict=True):
             for height, name in enumerate(rows):
                 _strip(place, height, strip.values.get(name, ()), strip.published.get(name))
@@ -53,6 +56,8 @@ def strips(metrics: Sequence[Strip], simulated: bool = False) -> Figure:
 
 def learning_curves(runs: Mapping[str, Sequence[Curve]], simulated: bool = False) -> Figure:
     """A panel per model: validation loss of each run (line) with the kept epoch (dot), and its training loss (dashes)."""
+    from matplotlib.ticker import MaxNLocator
+
     with styled():
         figure, axes = panels(len(runs), 4, 2.3, 1.9, simulated)
         for place, (name, curves) in zip(axes, runs.items(), strict=True):
@@ -63,6 +68,7 @@ def learning_curves(runs: Mapping[str, Sequence[Curve]], simulated: bool = False
                 if 0 < curve.best_epoch <= len(curve.valid):
                     place.plot([curve.best_epoch], [curve.valid[curve.best_epoch - 1]], "o", color=ACCENT, markersize=3)
             place.set(title=name, xlabel="epoch", ylabel="loss")
+            place.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
     return figure
 
 

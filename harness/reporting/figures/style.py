@@ -51,17 +51,17 @@ def styled() -> Iterator[None]:
 
 
 def panels(
-    count: int, columns: int, width: float, height: float, simulated: bool = False, sharey: bool = False
+    count: int, columns: int, width: float, height: float, simulated: bool = False, sharey: bool = False, margin: float = 0.0
 ) -> tuple[Figure, list[Axes]]:
     """A figure with ``count`` panels of this size in inches, at most ``columns`` in a row; what is left over is not drawn.
 
-    ``simulated`` writes so on it; ``sharey``: all have one vertical axis.
+    ``simulated`` writes so on it; ``sharey``: all have one vertical axis; ``margin``: inches for what stands left of them.
     """
     from matplotlib.figure import Figure
 
     across = max(1, min(count, columns))
     rows = max(1, -(-count // across))
-    figure = Figure(figsize=(across * width, rows * height + (0.25 if simulated else 0)), layout="constrained")
+    figure = Figure(figsize=(across * width + margin, rows * height + (0.25 if simulated else 0)), layout="constrained")
     axes = list(figure.subplots(rows, across, squeeze=False, sharey=sharey).ravel())
     for unused in axes[count:]:
         unused.set_axis_off()
