@@ -114,6 +114,11 @@ def test_cost_is_logarithmic_and_bars_reach_the_extreme_runs() -> None:
     assert place.containers[0].lines[0].get_xydata().tolist() == [[1e6, pytest.approx(0.8)]]
 
 
+def test_costs_that_differ_little_stand_on_a_plain_axis() -> None:
+    place = runs.score_against_cost({"A": (1.0e9, [0.7]), "B": (1.3e9, [0.6])}, "FLOPs", "MAE").axes[0]
+    assert place.get_xscale() == "linear"
+
+
 # ---- ranks
 
 
@@ -130,7 +135,23 @@ def test_systems_hang_from_their_mean_ranks_and_bars_span_cliques() -> None:
     for number, clique in enumerate(found.cliques):
         reach = [expected[list("ABCD").index(name)] for name in clique]
         assert line(place, f"clique {number}").get_xdata() == pytest.approx([min(reach) - 0.04, max(reach) + 0.04])
-    assert f"critical difference {found.critical_difference:.2f}" in place.get_title(loc="left")
+    title = place.get_title(loc="left")
+    assert f"critical difference {found.critical_difference:.2f}" in title and ("p < 0.001" in title) == (found.friedman.p < 0.001)
+
+
+def test_long_names_of_systems_stay_clear_of_the_lines() -> None:
+    """No name reaches the place from which its system hangs."""
+    table = RNG.normal(size=(6, 4)) + np.arange(4)
+    found = diagram(Scores(table, ["A", "B", "a rather long name of a system", "D"], list("uvwxyz")))
+    figure = ranks.critical_difference_diagram(found)
+    figure.draw_without_rendering()
+    place = figure.axes[0]
+    for text in place.texts:
+        name, _, _ = text.get_text().strip().rpartition(" ")
+        if name in found.systems:
+            box = text.get_window_extent().transformed(place.transData.inverted())
+            rank = line(place, name).get_xdata()[0]
+            assert box.x1 < rank or box.x0 > rank
 
 
 # ---- features

@@ -11,6 +11,7 @@ from harness.reporting.figures.style import INK, SOFT, panels, styled
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+WIDTH, LETTER = 6.0, 0.075  # inches: of the figure, of a letter
 AXIS, STEP = 0.0, 0.5  # height of the axis of ranks, and of one line below it
 
 
@@ -20,9 +21,14 @@ def critical_difference_diagram(found: Diagram, simulated: bool = False) -> Figu
     half = (count + 1) // 2
     bars = [(min(ranks), max(ranks)) for clique in found.cliques if (ranks := [_rank(found, name) for name in clique])]
     depth = STEP * (len(bars) + half + 1)
+    unit = LETTER * (count + 0.6) / WIDTH  # a letter in ranks
+    reach = [unit * (len(name) + 6) for name in found.systems]
+    left_end = min([0.6, *(rank - room for rank, room in zip(found.mean_ranks[:half], reach[:half], strict=True))])
+    right_end = max([count + 0.4, *(rank + room for rank, room in zip(found.mean_ranks[half:], reach[half:], strict=True))])
+    wide = WIDTH * (right_end - left_end + 0.8) / (count + 0.6)  # names get room of their own: a rank keeps its inches
     with styled():
-        figure, (place,) = panels(1, 1, 6.0, 0.9 + 0.5 * depth, simulated)
-        place.set(xlim=(0.2, count + 0.8), ylim=(-depth, 1.2))
+        figure, (place,) = panels(1, 1, wide, 0.9 + 0.5 * depth, simulated)
+        place.set(xlim=(left_end - 0.4, right_end + 0.4), ylim=(-depth, 1.2))
         place.axis("off")
         place.plot([1, count], [AXIS, AXIS], color=INK, linewidth=1, label="axis")
         for tick in range(1, count + 1):
@@ -34,7 +40,7 @@ def critical_difference_diagram(found: Diagram, simulated: bool = False) -> Figu
         for number, (name, rank) in enumerate(zip(found.systems, found.mean_ranks, strict=True)):
             left = number < half
             line = -(number if left else count - 1 - number) * STEP - STEP * (len(bars) * 0.6 + 1)
-            end = 0.6 if left else count + 0.4
+            end = left_end if left else right_end
             place.plot([rank, rank, end], [AXIS, line, line], color=SOFT, linewidth=0.8, label=name)
             place.text(end, line, f"{name} {rank:.2f} " if not left else f" {name} {rank:.2f}", ha="left" if left else "right", va="bottom")
         place.set_title(_heading(found), fontsize=9, loc="left")
@@ -46,5 +52,6 @@ def _rank(found: Diagram, name: str) -> float:
 
 
 def _heading(found: Diagram) -> str:
-    test = f"Friedman p = {found.friedman.p:.3f} over {found.friedman.datasets} data sets; {found.post_hoc}, alpha = {found.alpha:g}"
+    p = "< 0.001" if found.friedman.p < 0.001 else f"= {found.friedman.p:.3f}"
+    test = f"Friedman p {p} over {found.friedman.datasets} data sets; {found.post_hoc}, alpha = {found.alpha:g}"
     return test if isnan(found.critical_difference) else f"{test}, critical difference {found.critical_difference:.2f}"

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 LETTER = 0.075  # inches, a wide letter of 9 points
+MUCH = 8  # between costs: a logarithmic axis over less would have a tick or two
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,8 @@ def robustness(steps: ArrayLike, scores: Mapping[str, ArrayLike], xlabel: str, y
 
 
 def score_against_cost(points: Mapping[str, tuple[float, Sequence[float]]], xlabel: str, ylabel: str, simulated: bool = False) -> Figure:
-    """A point per model: cost on a logarithmic axis, mean score with the range of its runs. Costs are above 0."""
+    """A point per model: cost, mean score with the range of its runs. Costs are above 0; the axis is logarithmic where they differ
+    much, eightfold."""
     from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
     with styled():
@@ -102,10 +104,13 @@ def score_against_cost(points: Mapping[str, tuple[float, Sequence[float]]], xlab
                 [cost], [mean], yerr=reach, fmt=MARKERS[number % len(MARKERS)], color=COLOURS[number % len(COLOURS)], markersize=5
             )
             place.annotate(name, (cost, mean), xytext=(5, 3), textcoords="offset points", fontsize=8)
-        place.set(xlabel=xlabel, ylabel=ylabel, xscale="log")
-        place.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        place.set(xlabel=xlabel, ylabel=ylabel)
+        costs = [cost for cost, _ in points.values()]
+        if max(costs) >= MUCH * min(costs):
+            place.set_xscale("log")
+            place.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            place.xaxis.set_minor_formatter(NullFormatter())
         place.xaxis.set_major_formatter(EngFormatter())
-        place.xaxis.set_minor_formatter(NullFormatter())
         place.margins(x=0.15, y=0.12)
     return figure
 
