@@ -8,7 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 
+
+@pytest.mark.slow  # minutes: `pytest tests/benchmarks -m slow`
 def test_all_papers_are_rendered_in_a_minute_and_again_in_seconds() -> None:
     """Under 60 s without caches, 10 s with the statistics cached; the page under 5 MB. Asserted is the processor's time."""
     program = Path(__file__).with_name("papers_page.py")
