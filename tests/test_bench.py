@@ -77,6 +77,7 @@ def test_traffic_is_every_operand_and_result_once() -> None:
     assert moved(lambda: a.add_(1)) == SINGLE * (15 + 15)
     assert moved(lambda: a * row.expand(3, 5)) == SINGLE * (15 + 5 + 15)  # what is repeated is there once
     assert moved(lambda: a.T.unsqueeze(0).reshape(15).view(3, 5)) == SINGLE * 30  # views move nothing; one of them is a copy
+    assert moved(lambda: torch._foreach_add_([a, row], [a, row])) == SINGLE * 3 * (15 + 5)  # it changes lists and returns nothing
     assert moved(lambda: torch.empty(1000)) == 0
 
 
@@ -153,7 +154,9 @@ def test_workers_time_trainings(tmp_path: Path) -> None:
         assert figures.parameters == 9 * 8 + 8 + 8 + 1 and 10 < figures.peak_mb < 10_000
     # forward: 9 x 8 and 8 x 1 for each of 60 clips; backward: the weights' gradients of both, the hidden layer's of the second
     assert alone.work is not None and alone.work.flops == 60 * 2 * (2 * 72 + 3 * 8)
-    assert alone.work.bytes > 60 * SINGLE * 9 * 3 and alone.work == other.work
+    assert other.work is not None and other.work.flops == alone.work.flops
+    assert other.work.bytes == pytest.approx(alone.work.bytes, rel=0.05)  # other batches have other padding
+    assert alone.work.bytes > 60 * SINGLE * 9 * 3
     assert sum(cost.share for cost in alone.costs) == pytest.approx(1) and alone.costs[0].share == max(c.share for c in alone.costs)
     assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "mosi@tiny"]  # no record, no checkpoint
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import cycle
 from typing import Any
 
 import torch
@@ -17,8 +18,9 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-SIDES = (512, 1024, 2048)  # of the square matrices, of which the fastest counts
-COPIED = 1 << 28  # bytes, more than caches hold
+SIDES = (256, 512, 1024, 2048)  # of the square matrices, of which the fastest counts
+COPIED, PIECE = 1 << 28, 1 << 24  # bytes, more than caches hold, and those of them that one call copies
+SINGLE = 4  # bytes of a float32
 FREE = ("empty", "empty_like", "new_empty", "empty_strided", "new_empty_strided", "_unsafe_view")  # allocations, and a view by another name
 
 
@@ -67,10 +69,15 @@ def _product(side: int, seconds: float) -> float:
 
 
 def _copy(size: int, seconds: float) -> float:
-    """Bytes per second of a copy of ``size`` bytes, each read once and written once."""
-    source = torch.ones(size // 4)
-    target = torch.empty_like(source)
-    return 2 * size / _best(lambda: target.copy_(source), seconds)
+    """Bytes per second of a copy, each read once and written once: pieces of ``size`` bytes in turn, so that none is in a cache."""
+    source, piece = torch.ones(size // SINGLE), min(PIECE, size)
+    pairs = cycle(zip(source.clone().split(piece // SINGLE), source.split(piece // SINGLE), strict=True))
+
+    def call() -> None:
+        target, part = next(pairs)
+        target.copy_(part)
+
+    return 2 * piece / _best(call, seconds)
 
 
 def _best(call: Callable[[], object], seconds: float) -> float:
@@ -109,8 +116,15 @@ class Traffic(TorchDispatchMode):  # type: ignore[no-untyped-call]
         result = func(*args, **given)
         if not func.is_view and func.overloadpacket.__name__ not in FREE:
             read = {name: value for name, value in given.items() if name != "out"}
-            self.bytes += sum(map(_size, tree_leaves((args, read, result))))
+            written = result if func._schema.returns else _changed(func, args)
+            self.bytes += sum(map(_size, tree_leaves((args, read, written))))
         return result
+
+
+def _changed(func: Any, args: Any) -> list[Any]:
+    """What an operation without a result, such as a fused optimiser, writes to."""
+    pairs = zip(func._schema.arguments, args, strict=False)
+    return [value for argument, value in pairs if argument.alias_info and argument.alias_info.is_write]
 
 
 def _size(value: object) -> int:

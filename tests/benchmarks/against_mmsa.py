@@ -156,7 +156,8 @@ def _joined(sides: Sequence[Side]) -> Side:
 
 
 def peer_side(row: Row, where: Path, python: str, epochs: int) -> Side:
-    command = [python, str(HERE / "mmsa_epochs.py"), row.model, str(where), str(epochs), str(CORES)]
+    aligned = f"need_data_aligned={json.dumps(row.data == 'aligned')}"  # whether it looks for lengths in the file
+    command = [python, str(HERE / "mmsa_epochs.py"), row.model, str(where), str(epochs), str(CORES), aligned]
     variables = {**os.environ, "OMP_NUM_THREADS": str(CORES), "PYTHONPATH": ""}
     done = subprocess.run(command, capture_output=True, text=True, env=variables, check=False, cwd=where.parent)
     found = _last_line(done.stdout)
