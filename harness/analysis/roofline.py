@@ -69,13 +69,14 @@ def _product(side: int, seconds: float) -> float:
 
 
 def _copy(size: int, seconds: float) -> float:
-    """Bytes per second of a copy, each read once and written once: pieces of ``size`` bytes in turn, so that none is in a cache."""
+    """Bytes per second of a copy, each read once and written once: pieces of ``size`` bytes, too many for a cache, in turn."""
     source, piece = torch.ones(size // SINGLE), min(PIECE, size)
-    pairs = cycle(zip(source.clone().split(piece // SINGLE), source.split(piece // SINGLE), strict=True))
+    sides = (torch.split(whole, piece // SINGLE) for whole in (source.clone(), source))
+    pairs = cycle(zip(*sides, strict=True))
 
     def call() -> None:
-        target, part = next(pairs)
-        target.copy_(part)
+        target, read = next(pairs)
+        target.copy_(read)
 
     return 2 * piece / _best(call, seconds)
 
