@@ -108,6 +108,8 @@ def test_a_line_names_sources_seeds_and_what_can_be_found() -> None:
     [
         (plan_seeds(0.5, 0.0, 31, 1.0, 5), "80 % power for a difference of this size takes 34 seeds; "),
         (plan_seeds(0.01, 0.008**2, 31, 1e-8, 5), "times as many, whatever the seeds (2 seeds for these very clips)"),
+        (replace(plan_seeds(0.01, 0.008**2, 31, 1.0, 5), seeds=None, clips=1.04), "more clips than these, 1.1 times as many"),
+        (plan_seeds(1e-9, 0.008**2, 31, 1.0, 5), "more clips than these, over a million times as many"),
         (plan_seeds(1e-5, 0.008**2, 31, 1.0, 5), "(over 1000 seeds for these very clips)"),
         (plan_seeds(0.0, 0.1, 31, 0.1, 5), "no difference was observed"),
         (None, "one run each: the seeds' part is not known"),
@@ -116,7 +118,7 @@ def test_a_line_names_sources_seeds_and_what_can_be_found() -> None:
 def test_every_plan_has_its_words(plan: Plan | None, said: str) -> None:
     part = Part("seed", 5, 1.0, 0.2, 1.0, True)
     text = line(Decomposition("mae", 0.1, 5, 100, (part,), plan))
-    assert said in text and "nan" not in text
+    assert said in text and not {"nan", "inf"} & set(text.split())
 
 
 def test_what_could_not_be_taken_apart_is_said() -> None:

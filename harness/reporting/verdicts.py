@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from math import isnan
+from math import ceil, isinf, isnan
 
 from harness.analysis.statistics import Decomposition, Plan, default_rope
 from harness.reporting.layout import number
@@ -41,11 +41,16 @@ def _shares(found: Decomposition, groups_are: str, runs_are: str) -> str:
     return f"{shares}; {_needed(found.plan, runs_are)}; these runs have it for {number(found.plan.detectable, metrics[found.metric])}"
 
 
+def _times(clips: float) -> str:
+    """Rounded up, so that more than 1 never reads as 1.0."""
+    return "over a million" if isinf(clips) else f"{ceil(10 * clips) / 10:.1f}"
+
+
 def _needed(plan: Plan, runs_are: str) -> str:
     """Runs and clips like these, without adjustment for other tests."""
     if isnan(plan.clips):
         return "no difference was observed"
     here = f"{plan.seeds_here or 'over 1000'} {runs_are}s for these very clips"
-    more = f"more clips than these, {plan.clips:.1f} times as many, whatever the {runs_are}s ({here})"
+    more = f"more clips than these, {_times(plan.clips)} times as many, whatever the {runs_are}s ({here})"
     needed = f"{plan.seeds} {runs_are}s" if plan.seeds else more
     return f"{100 * plan.power:.0f} % power for a difference of this size takes {needed}"
