@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import re
@@ -11,8 +12,11 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from kit import TOY, call, stored
 
 from harness.training.contract import methods
@@ -77,8 +81,8 @@ def test_help_is_quick_and_imports_no_torch() -> None:
         (["run", "tfn", "mosi@tiny", "--folds", "2"], ["2 folds", "at least 3"]),
         (["run", "tfn", "mosi@tiny", "--folds", "999"], ["999", "groups"]),
         (["run", "no_such.py", "mosi@tiny"], ["no_such.py"]),
-        (["reproduce", "iidaff"], ["iidaff", "Did you mean 'iidaf'"]),
-        (["reproduce", "iidaf/t99"], ["iidaf/t99", "iidaf/t9"]),
+        (["reproduce", "iidaff"], ["iidaff", "Did you mean 'iidaf'", "iidaf/t9"]),
+        (["reproduce", "iidaf/t99"], ["'iidaf/t99'", "Did you mean 'iidaf/t9'?", "iidaf/t3"]),
         (["reproduce", "iidaf/t3", "--data", "iemocap"], ["iemocap"]),
         (["list", "things"], ["things", "methods"]),
         (["data", "show", "nothing"], ["nothing"]),
@@ -91,6 +95,74 @@ def test_a_mistake_is_named_with_what_is_allowed(
     code, _, err = call(capsys, *arguments)
     assert code == 2 and all(word in err for word in words), err
     assert not (place / "results" / "records").exists()
+
+
+RUNS = {"run": ("tfn", "mosi"), "reproduce": ("iidaf/t3",)}
+FURTHER = ("--retry-failed", "--checkpoint-seconds", "2", "--address", "local", "--gpu-share", "0.25", "--diagnose", "best-on-test")
+
+
+def passed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str, *options: str) -> dict[str, Any]:
+    """What the command is called with."""
+    from harness.commands import running as commands
+
+    seen: dict[str, Any] = {}
+    parameters = inspect.signature(getattr(commands, command))
+    with monkeypatch.context() as patch:
+        patch.setattr(commands, command, lambda *given, **named: seen.update(parameters.bind(*given, **named).arguments))
+        code, _, err = call(capsys, command, *RUNS[command], *options)
+    assert code == 0, err
+    return seen
+
+
+@pytest.mark.parametrize("command", RUNS)
+def test_every_option_reaches_its_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str) -> None:
+    from harness.commands.executing import Running, Where
+    from harness.experiments.plan import Effort
+
+    plain = passed(monkeypatch, capsys, command)
+    assert (plain["effort"], plain["running"]) == (Effort(device="auto"), Running())
+    options = ("--budget", "paper", "--seeds", "7,8", "--workers", "3", "--device", "cpu", "--timeout", "9", "--executor", "ray", "--tuned")
+    full = passed(monkeypatch, capsys, command, *options, *FURTHER)
+    assert full["effort"] == Effort(budget="paper", device="cpu") and full["seeds"] == "7,8"
+    assert full["running"] == Running(3, 9.0, True, 2.0, Where("ray", "local", 0.25), "best-on-test")
+    assert full["tuned_too" if command == "reproduce" else "use_tuned"] is True
+    quick = passed(monkeypatch, capsys, command, "--quick", "--inline")
+    assert (quick["effort"], quick["seeds"]) == (Effort(budget="smoke", device="auto"), "2")
+    assert quick["running"] == Running(where=Where("inline"))
+    assert passed(monkeypatch, capsys, command, "--quick", "--seeds", "3")["seeds"] == "3"
+
+
+def test_what_one_command_alone_takes_reaches_it(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    run = passed(
+        monkeypatch, capsys, "run", *("--set", "hidden=3", "--set", "a.b=c", "--folds", "5", "--repeats", "2", "--validation", "0.2"),
+        *("--protocol", "stratified", "--groups", "16/4/4", "--modalities", "text,audio", "--explain", "--dry-run"),
+    )  # fmt: skip
+    assert [run[name] for name in ("method", "dataset", "settings", "why")] == ["tfn", "mosi", ["hidden=3", "a.b=c"], True]
+    assert run["running"].dry
+    split = {"folds": 5, "repeats": 2, "validation": 0.2, "protocol": "stratified", "groups": (16, 4, 4), "modalities": ("text", "audio")}
+    assert {name: getattr(run["effort"], name) for name in split} == split
+    table = passed(monkeypatch, capsys, "reproduce", "--data", "mosi@x", "--methods", "tfn,lmf", "--figures", "none")
+    assert [table[name] for name in ("target", "data", "methods", "figures")] == ["iidaf/t3", "mosi@x", "tfn,lmf", "none"]
+
+
+@pytest.mark.parametrize("command", RUNS)
+@pytest.mark.parametrize("options", [("--quick", "--budget", "paper"), ("--inline", "--executor", "ray")])
+def test_options_that_contradict_each_other_are_refused(
+    place: Path, capsys: pytest.CaptureFixture[str], command: str, options: tuple[str, ...]
+) -> None:
+    code, _, err = call(capsys, command, *RUNS[command], *options)
+    assert code == 2 and options[0] in err and " ".join(options[1:]) in err and "Leave one of the two out" in err
+    assert not (place / "results").exists()
+
+
+@given(st.integers(1, 2000))
+def test_a_number_of_seeds_is_so_many_different_ones_the_papers_first(number: int) -> None:
+    from harness.commands.running import parse_seeds
+
+    found = parse_seeds(str(number))
+    assert len(found) == len(set(found)) == number and found[:5] == (42, 1, 11, 111, 1111)[:number]
+    assert parse_seeds(str(number + 1))[:number] == found, "more seeds must not replace those that were run"
+    assert parse_seeds(f"{number},") == (number,)
 
 
 def test_a_method_in_a_file_of_ones_own_runs(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -166,6 +166,7 @@ class TestMmsa:
         ("content", "message"),
         [
             ({"train": part(["a$_$1"], [1], regression_labels=[3.2])}, "clip 'a_1' has the label 3.2.*\nAllowed: numbers from -3 to 3"),
+            ({"train": part(["a$_$1"], [1], regression_labels=np.float32([-3.5]))}, r"clip 'a_1' has the label -3\.5 \(1 clips"),
             ({"train": part(["a$_$1", "a$_$1"], [1, 1])}, "clip 'a_1' is more than once in train"),
             ({"train": part(["a$_$1"], [1]), "test": part(["a$_$1"], [1])}, "clip 'a_1' is in train and in test"),
             ({"train": part([], []), "test": part([], [])}, "holds no clips"),

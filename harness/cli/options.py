@@ -6,11 +6,13 @@ from typing import Annotated
 
 import typer
 
+from harness.errors import ConfigError
+
 TARGETS = "A paper (iidaf): all its items; an item (iidaf/t3); or a data set (mosi): the tables there that compare models, no ablations."
 Target = Annotated[str, typer.Argument(help=TARGETS)]
 Budget = Annotated[str, typer.Option(help="Training effort: smoke, quick or paper.", rich_help_panel="Effort")]
 Quick = Annotated[bool, typer.Option("--quick", help="Shows that all works: 2 seeds, budget smoke.", rich_help_panel="Effort")]
-Seeds = Annotated[str, typer.Option(help="A number of seeds (5) or the seeds themselves (42,1,11).", rich_help_panel="Effort")]
+Seeds = Annotated[str, typer.Option(help="A number of seeds (5) or the seeds themselves (42,1,11; one: 42,).", rich_help_panel="Effort")]
 Workers = Annotated[int, typer.Option(min=0, help="Worker processes of one thread each; 0: one per core.", rich_help_panel="Effort")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.", rich_help_panel="Effort")]
 Timeout = Annotated[float, typer.Option(min=0, help="Seconds after which a trial counts as failed; 0: never.", rich_help_panel="Runs")]
@@ -49,3 +51,17 @@ Modalities = Annotated[str, typer.Option(help="A subset, such as text,audio; def
 def names_in(text: str) -> tuple[str, ...]:
     """``"tfn, lmf"`` -> ``("tfn", "lmf")``."""
     return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def budget_of(budget: str, quick: bool) -> str:
+    """The budget that is meant; ConfigError where ``--quick`` stands beside another one."""
+    if quick and budget not in ("quick", "smoke"):
+        raise ConfigError(f"--quick is --budget smoke, and --budget {budget} was asked for too", "Leave one of the two out.")
+    return "smoke" if quick else budget
+
+
+def executor_of(executor: str, inline: bool) -> str:
+    """The executor that is meant; ConfigError where ``--inline`` stands beside another one."""
+    if inline and executor not in ("processes", "inline"):
+        raise ConfigError(f"--inline is --executor inline, and --executor {executor} was asked for too", "Leave one of the two out.")
+    return "inline" if inline else executor

@@ -34,6 +34,8 @@ from harness.cli.options import (
     TunedRows,
     Validation,
     Workers,
+    budget_of,
+    executor_of,
     names_in,
 )
 
@@ -67,8 +69,8 @@ def reproduce(
     from harness.commands.executing import Running, Where
     from harness.experiments.plan import Effort
 
-    effort = Effort(budget="smoke" if quick else budget, device=device)
-    where = Where("inline" if inline else executor, address, gpu_share)
+    effort = Effort(budget=budget_of(budget, quick), device=device)
+    where = Where(executor_of(executor, inline), address, gpu_share)
     how = Running(workers, timeout or None, retry_failed, checkpoint_seconds, where, diagnose)
     if plan:
         from harness.commands import planning
@@ -129,7 +131,7 @@ def run(
 
     chosen = names_in(modalities) or None
     effort = Effort(
-        budget="smoke" if quick else budget,
+        budget=budget_of(budget, quick),
         device=device,
         protocol=protocol,
         folds=folds,
@@ -138,7 +140,7 @@ def run(
         groups=commands.parse_groups(groups),
         modalities=chosen,
     )
-    where = Where("inline" if inline else executor, address, gpu_share)
+    where = Where(executor_of(executor, inline), address, gpu_share)
     how = Running(workers, timeout or None, retry_failed, checkpoint_seconds, where, diagnose, dry_run)
     commands.run(method, dataset, settings or [], effort, seeds or ("2" if quick else "1"), how, explain, tuned)
 
@@ -188,7 +190,7 @@ def tune(
         modalities=names_in(modalities) or None,
     )
     asked = commands.Asked(trials, names_in(fields), settings or [], seeds, inner_folds, together, restart, confirm)
-    where = Where("inline" if inline else executor, address, gpu_share)
+    where = Where(executor_of(executor, inline), address, gpu_share)
     commands.tune(method, dataset, asked, effort, Running(workers, timeout or None, False, checkpoint_seconds, where))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -271,7 +272,10 @@ def settle(effort: Effort, seeds: str) -> Effort:
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:
-    """``5`` -> the papers' five seeds; ``3`` -> the first three; ``42,7`` -> these; empty -> none stated. ConfigError otherwise."""
+    """The papers' five seeds for ``5``, the first three of them for ``3``, for more than five also 2, 3, 4, ...; ``42,7`` -> these.
+
+    ``42,`` is the one seed 42; empty: none stated. ConfigError for anything else.
+    """
     if not text:
         return ()
     try:
@@ -287,7 +291,8 @@ def _first_seeds(count: int) -> tuple[int, ...]:
     if not count:
         raise ConfigError("--seeds 0 asks for no run", "Write --seeds 5 or --seeds 42,1,11.")
     usual = (42, 1, 11, 111, 1111)
-    return (usual + tuple(range(2, count + 2)))[:count] if count > len(usual) else usual[:count]
+    others = (seed for seed in itertools.count(2) if seed not in usual)
+    return tuple(itertools.islice(itertools.chain(usual, others), count))
 
 
 def parse_groups(text: str) -> tuple[int, int, int] | None:

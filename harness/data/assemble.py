@@ -133,8 +133,10 @@ def _labels(labels: pd.Series, ids: pd.Series, task: Task, where: str) -> np.nda
         allowed = ", ".join(f"{index} ({label})" for index, label in enumerate(task.classes))
     if not good.all():
         first = int(np.flatnonzero(~good)[0])
+        found = labels.iloc[first]
+        found = found.item() if isinstance(found, np.generic) else found
         raise DataError(
-            f"{where}: clip '{ids.iloc[first]}' has the label {labels.iloc[first]!r} ({(~good).sum()} clips with such labels)",
+            f"{where}: clip '{ids.iloc[first]}' has the label {found!r} ({(~good).sum()} clips with such labels)",
             f"Allowed: {allowed}.",
         )
     return values.astype(np.float32 if task.kind == "regression" else np.int64)

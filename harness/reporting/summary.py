@@ -18,7 +18,7 @@ def closing(outcome: Outcome, workspace: Workspace) -> str:
     lines = [
         f"{len(outcome.finished)} trials run, {len(outcome.reused)} reused, {len(outcome.failed)} failed.",
         f"  records   {workspace.store.root}",
-        f"  tables    {workspace.tables}",
+        *([f"  tables    {workspace.tables}"] if workspace.tables.exists() else []),
         f"  MLflow    {_mlflow(workspace.tracking_uri)}",
     ]
     if outcome.failed:
