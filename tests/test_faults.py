@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -26,6 +27,7 @@ from harness.experiments.tracking import Tracker, _client, _published, publish_p
 from harness.experiments.worker import is_memory_short, run_trial
 from harness.experiments.workspace import Reserve, Workspace
 from harness.reporting.progress import Clock
+from harness.training import checkpoints
 from harness.training.checkpoints import Checkpoint
 
 
@@ -125,6 +127,20 @@ def test_a_checkpoint_with_one_changed_bit_is_not_used(tmp_path: Path) -> None:
         assert not path.exists() and path.with_name("one.pt.damaged").read_bytes() == changed
     absent = Checkpoint(path)
     assert absent.read() is None and not absent.fault
+
+
+def test_a_checkpoint_is_due_so_long_after_the_last_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(checkpoints, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    checkpoint = Checkpoint(tmp_path / "one.pt", every=60.0)
+
+    def due(at: float) -> bool:
+        now[0] = at
+        return checkpoint.due()
+
+    assert [due(at) for at in (100.0, 159.0, 160.0)] == [False, False, True]
+    checkpoint.write(a_state())
+    assert [due(at) for at in (161.0, 219.0, 220.0)] == [False, False, True]
 
 
 def test_a_damaged_checkpoint_is_reported_and_the_result_the_same(data_root: Path, dataset: Any, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from kit import TOY, tiny_dataset
 from torch import nn
 
+from harness import seeds
 from harness.data import batches as batches_module
 from harness.data.batches import by_length, gather, in_order, shuffled
 from harness.data.schema import Dataset, Split, Task
@@ -135,6 +136,50 @@ def test_gradient_accumulation_loses_no_clip(parts: Any, accumulate: int) -> Non
     assert sorted(method.seen) == list(range(len(parts["train"])))
 
 
+class Drawing(Probe):
+    """Notes a number drawn in every training batch."""
+
+    def __init__(self, inputs: Inputs, task: Task, config: MethodConfig) -> None:
+        super().__init__(inputs, task, config)
+        self.draws: list[float] = []
+
+    def forward(self, batch: Batch) -> Output:
+        if self.training:
+            self.draws.append(float(torch.rand(())))
+        return super().forward(batch)
+
+
+def several_epochs(kind: type[Method], parts: Any, **settings: Any) -> Run:
+    config = MethodConfig(task_loss="mse", training=Training(optimiser="sgd", **settings))
+    return train(build(kind, INPUTS, TASK, config, 5), parts["train"], parts["valid"], TASK, config, 5)
+
+
+def test_every_epoch_trains_on_all_clips_in_an_order_and_with_draws_of_its_own(parts: Any) -> None:
+    method = several_epochs(Drawing, parts, batch_size=1000, max_epochs=3).method
+    assert isinstance(method, Drawing)
+    clips = len(parts["train"])
+    orders = [method.seen[start : start + clips] for start in range(0, len(method.seen), clips)]
+    assert [sorted(order) for order in orders] == [list(range(clips))] * 3
+    assert all(a != b for a, b in combinations(orders, 2))
+    streams = [torch.Generator().manual_seed(seeds.derive(5, "dropout", epoch)) for epoch in (1, 2, 3)]
+    assert method.draws == [float(torch.rand((), generator=stream)) for stream in streams]
+
+
+def test_of_epochs_with_equal_validation_loss_the_first_is_kept(parts: Any) -> None:
+    run = several_epochs(Probe, parts, learning_rate=1e-30, max_epochs=50, patience=3)  # too small a rate to move a prediction
+    assert len({epoch.valid_loss for epoch in run.history}) == 1
+    assert run.best_epoch == 1 and len(run.history) == 4
+
+
+@pytest.mark.parametrize("accumulate", [1, 3])
+def test_the_cosine_falls_to_zero_with_the_last_step(parts: Any, accumulate: int) -> None:
+    run = several_epochs(Probe, parts, batch_size=7, accumulate=accumulate, max_epochs=4, learning_rate=0.01, schedule="cosine", warmup=0.1)
+    steps = math.ceil(len(shuffled(parts["train"], 7, 5, 0)) / accumulate)
+    expected = [0.01 * cosine(epoch * steps, total=4 * steps, warmup=0.1) for epoch in range(5)]
+    rates = [*(epoch.learning_rate for epoch in run.history), run.optimiser.param_groups[0]["lr"]]
+    assert rates == pytest.approx(expected, abs=1e-12) and rates[-1] == pytest.approx(0, abs=1e-12)
+
+
 def test_accumulating_all_batches_is_one_step_on_the_whole_split(parts: Any) -> None:
     accumulated = one_epoch(parts, batch_size=7, accumulate=100)
     whole = one_epoch(parts, batch_size=1000)
@@ -206,6 +251,14 @@ def test_clipping_bounds_the_step(parts: Any, clip: dict[str, float]) -> None:
         assert float(step.norm()) <= 0.01 + 1e-7
     else:
         assert float(step.max()) == pytest.approx(0.001, rel=1e-5)
+
+
+def test_both_ways_of_clipping_apply_at_once(parts: Any) -> None:
+    free = one_epoch(parts, batch_size=1000).linear.weight.detach().abs() / 0.1
+    by_value = one_epoch(parts, batch_size=1000, clip_norm=1e6, clip_value=0.001).linear.weight.detach().abs() / 0.1
+    by_norm = one_epoch(parts, batch_size=1000, clip_norm=0.01, clip_value=1e6).linear.weight.detach().abs() / 0.1
+    assert float(free.max()) > 0.01
+    assert float(by_value.max()) == pytest.approx(0.001, rel=1e-5) and float(by_norm.norm()) <= 0.01 + 1e-7
 
 
 def test_amp_does_not_change_what_is_learned_much(parts: Any) -> None:

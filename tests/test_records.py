@@ -19,7 +19,7 @@ from harness.experiments import code, runner
 from harness.experiments.events import Event, Failed, Finished, Started, Warned
 from harness.experiments.executors import Inline, Processes
 from harness.experiments.plan import Effort, method_trials
-from harness.experiments.records import RecordError, RecordStore
+from harness.experiments.records import Failure, RecordError, RecordStore
 from harness.experiments.runner import Options, outstanding
 from harness.experiments.tracking import Tracker, publish_pending
 from harness.experiments.trials import Identity, explain, make_trial, resolve_config
@@ -143,6 +143,14 @@ def test_a_record_survives_storing_and_its_metrics_follow_from_its_predictions(d
     values, truth = record.predictions.arrays()
     assert metrics.score(list(record.test), values, truth) == pytest.approx(record.test)
     assert record.parameters == (6 + 3) * 8 + 8 + 8 + 1
+
+
+def test_a_record_takes_the_place_of_an_earlier_failure(data_root: Path, tmp_path: Path) -> None:
+    done, store = finish(data_root, tmp_path), RecordStore(tmp_path / "records")
+    store.put_failure(Failure(identity=done.record.identity, budget="paper", reason="memory", message="too little"))
+    assert store.failed() == [done.key] and store.failure(done.key)
+    store.put(done.record, done.runtime)
+    assert store.failed() == [] and store.failure(done.key) is None and store.keys() == [done.key]
 
 
 def test_a_record_says_which_clips_trained_validated_and_tested(data_root: Path, dataset: Any, tmp_path: Path) -> None:

@@ -470,6 +470,15 @@ def test_an_incomplete_row_that_tests_as_better_gets_no_dagger(case: Case, tmp_p
     assert float(row["p_adjusted"]) < 0.05 and float(row["difference"]) < 0 and row["marks"] == ""
 
 
+def test_a_complete_row_with_pairs_missing_gets_no_dagger(case: Case, tmp_path: Path) -> None:
+    case.spec = case.spec.model_copy(update={"reference": "Weak_1"})
+    case.lose("Weak_1", 3)
+    rendered = case.render(tmp_path / "out")
+    row = next(row for row in csv_rows(rendered) if (row["row"], row["kind"], row["metric"]) == ("Strong", "measured", "mae"))
+    assert (row["n"], row["expected"], row["pairs"], row["pairs_expected"]) == ("3", "3", "2", "3")
+    assert float(row["p_adjusted"]) < 0.05 and float(row["difference"]) < 0 and "dagger" not in row["marks"]
+
+
 def test_a_row_without_any_finished_run_shows_the_hole(case: Case, tmp_path: Path) -> None:
     for seed in SEEDS:
         case.lose("Weak_1", seed)
