@@ -184,7 +184,7 @@ def select(target: str) -> list[tuple[TableSpec, tuple[str, ...]]]:
     specs = [load(*place) for place in known]
     having = [spec for spec in specs if target in spec.datasets]
     if not having:
-        places = [*known, *files(costs=True)]
+        places = [*known, *files("cost")]
         targets = {*(paper for paper, _ in places), *map("/".join, places), *(name for spec in specs for name in spec.datasets)}
         raise ConfigError(f"there is no paper, table or data set with tables called '{target}'", suggest(target, targets))
     comparisons = [spec for spec in having if spec.kind == "comparison"]
@@ -204,7 +204,7 @@ def load(paper: str, item: str) -> TableSpec:
     """The table ``reports/<paper>/<item>.toml``; ConfigError naming file, key and value where it is not valid."""
     known = files()
     if (paper, item) not in known:
-        names = map("/".join, [*known, *files(costs=True)])
+        names = map("/".join, [*known, *files("cost")])
         raise ConfigError(f"there is no table called '{paper}/{item}'", suggest(f"{paper}/{item}", names))
     return read(known[paper, item])
 
