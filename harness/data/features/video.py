@@ -101,14 +101,18 @@ def within(times: Sequence[float], count: int, seconds: float) -> list[int]:
     """
     start = times[0] + max(0.0, (times[-1] - times[0] - seconds) / 2)
     wanted = start + (np.arange(count) + 0.5) / count * seconds
-    return _seen(np.asarray(times[:-1]), wanted[wanted < times[-1]])
+    return _seen(np.asarray(times[:-1]), wanted[wanted + _rounding(times) < times[-1]])
 
 
 def _seen(begins: np.ndarray, wanted: np.ndarray) -> list[int]:
     """Index of the frame that is seen at each of the times ``wanted``."""
-    # A time that is a frame's beginning but for rounding belongs to that frame.
-    found = np.searchsorted(begins, wanted + 1e-9 * max(1.0, float(np.abs(begins[-1]))), side="right") - 1
+    found = np.searchsorted(begins, wanted + _rounding(begins), side="right") - 1
     return [int(index) for index in found]
+
+
+def _rounding(times: Sequence[float] | np.ndarray) -> float:
+    """A time that is a frame's beginning, or the film's end, but for this much is taken to be that."""
+    return 1e-9 * max(1.0, abs(float(times[-1])))
 
 
 def shrunk(picture: np.ndarray, size: int) -> np.ndarray:
