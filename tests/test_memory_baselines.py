@@ -211,10 +211,10 @@ def test_alignment_follows_time() -> None:
 
 
 @pytest.mark.parametrize(("width", "hidden", "steps"), [(3, 5, 7), (4, 1, 1)])
-def test_cell_loop_is_the_lstm(width: int, hidden: int, steps: int) -> None:
+def test_cell_lstm_is_the_lstm(width: int, hidden: int, steps: int) -> None:
     torch.manual_seed(0)
     loop, x = CellLSTM(width, hidden).double(), torch.randn(2, steps, width, dtype=torch.float64)
-    states, cells = loop(x)
+    states, cells = loop(x, torch.tensor([steps, steps]))
     torch.testing.assert_close(states, loop.lstm(x)[0], **EXACT)
     for t in range(steps):
         _, (_, cell) = loop.lstm(x[:, : t + 1])
@@ -282,8 +282,8 @@ def test_mfn_reads_every_state_at_the_last_real_step() -> None:
         states = method(batch).representations
         for clip in range(len(batch)):
             alone = {name: x[clip : clip + 1, : batch.lengths[name][clip]] for name, x in batch.features.items()}
-            aligned, _ = align(alone, {name: torch.tensor([x.shape[1]]) for name, x in alone.items()})
-            views = {name: method.fuse.views[name](x) for name, x in aligned.items()}
+            aligned, lengths = align(alone, {name: torch.tensor([x.shape[1]]) for name, x in alone.items()})
+            views = {name: method.fuse.views[name](x, lengths) for name, x in aligned.items()}
             memory = method.fuse.memory(method.fuse.attention(torch.cat([cells for _, cells in views.values()], 2)))
             for name, x in {**{name: hidden for name, (hidden, _) in views.items()}, "memory": memory}.items():
                 torch.testing.assert_close(states[name][clip], x[0, -1], **CLOSE)

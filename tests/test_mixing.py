@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from harness.nn import mixing
 from harness.nn.attention import FUSED, Attention
 from harness.nn.dropout import draw, kept
-from harness.nn.mixing import LANES, mix
+from harness.nn.mixing import LANES, mix, mix_blocks
 
 SHAPES = [(3, 5), (1, LANES), (4, LANES - 1), (7, LANES + 4)]  # queries, keys
 HEADS, WIDTH = 3, 6
@@ -102,3 +103,67 @@ def test_shapes_are_known_without_data() -> None:
         4,
         WIDTH,
     )
+
+
+BLOCKS = [1, 40, 10**9]  # weights at a time: one head of 4 x 7, two (of three: so one), all
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+@pytest.mark.parametrize("itself", [True, False])
+@pytest.mark.parametrize("shared", [True, False])
+def test_blocks_give_what_is_computed_at_once(block: int, itself: bool, shared: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mixing, "BLOCK", block)
+    inputs = (random(2, 7, 3 * WIDTH),) if itself else (random(2, 4, WIDTH), random(2, 7, 2 * WIDTH, seed=1))
+    mask = holes(inputs[0].shape[1], 7)[: 1 if shared else 2]
+    both = [attend(*(*inputs, None)[:2], mask, HEADS, 0.0) for attend in (mix, mix_blocks)]
+    torch.testing.assert_close(both[1], both[0], rtol=0, atol=1e-12)
+    upstream = random(*both[0].shape, seed=2).detach()
+    wanted, got = (torch.autograd.grad((one * upstream).sum(), inputs) for one in both)
+    for one, other in zip(got, wanted, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_gradients_of_blocks_agree_with_finite_differences_under_dropout(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mixing, "BLOCK", block)
+
+    def drawn(q: Tensor, pairs: Tensor) -> Tensor:
+        torch.manual_seed(4)
+        return mix_blocks(q, pairs, holes(4, 7), HEADS, 0.3)
+
+    assert torch.autograd.gradcheck(drawn, (random(2, 4, WIDTH), random(2, 7, 2 * WIDTH, seed=1)))
+
+
+def test_the_way_back_leaves_the_generator_as_it_was() -> None:
+    out = mix_blocks(random(2, 7, 3 * WIDTH), None, None, HEADS, 0.3)
+    torch.manual_seed(5)
+    out.sum().backward()
+    after = torch.rand(3)
+    torch.manual_seed(5)
+    assert torch.equal(after, torch.rand(3))
+
+
+def test_blocks_drop_weights_at_the_rate_and_keep_the_mean() -> None:
+    torch.manual_seed(0)
+    x = torch.zeros(8, 64, 3 * WIDTH)
+    x[..., 2 * WIDTH :] = 1.0  # equal weights, values of one: what is left is the sum of kept weights
+    sums = mix_blocks(x, None, None, HEADS, 0.25)
+    assert abs(float(sums.mean()) - 1) < 0.01  # 98,304 draws of variance p / (1 - p): the mean's standard error is .0005
+    assert abs(float(sums.std()) - math.sqrt(0.25 / 0.75 / 64)) < 0.01
+
+
+def test_long_sequences_keep_no_weights_for_the_gradient() -> None:
+    def saved(steps: int) -> int:
+        kept_bytes = []
+
+        def note(x: Tensor) -> Tensor:
+            kept_bytes.append(x.nbytes)
+            return x
+
+        layer = Attention(WIDTH, HEADS, dropout=0.1)
+        x = torch.randn(1, steps, WIDTH)
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda x: x):
+            layer(x, x)
+        return sum(kept_bytes)
+
+    assert saved(8 * FUSED) < 9 * saved(FUSED)  # weights would make it some 60 times

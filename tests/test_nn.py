@@ -380,8 +380,8 @@ def test_utterances_average_real_frames_only() -> None:
 
 
 @pytest.mark.parametrize("width", [4, 40])
-def test_packing_the_lstm_changes_nothing(width: int) -> None:
-    """Wide inputs that are mostly padding are packed: same state, same gradients as over the padding."""
+def test_leaving_padding_out_of_the_lstm_changes_nothing(width: int) -> None:
+    """Wide inputs are read at real steps alone: same state, same gradients as over the padding."""
     lstm = nn.LSTM(width, 8, batch_first=True).double()
     lengths = torch.tensor([3, 20, 1, 4])
     x = torch.randn(4, 20, width, dtype=torch.float64) * (torch.arange(20) < lengths[:, None])[..., None]

@@ -17,6 +17,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from harness.data.pages import Pages
+
 MODALITIES = ("text", "audio", "vision")
 SPLITS = ("train", "valid", "test")
 CLIP_COLUMNS = ("id", "group", "split", "label", "text")
@@ -105,7 +107,8 @@ class Ragged:
     A byte stands for a 255th of it: whoever reads a frame is given float32 in [0, 1].
 
     ``shift`` and ``scale`` (dim,), where set, are applied to every frame that is read, then the frame's ``gain``
-    (frames,): the stored values stay memory-mapped and shared between workers whatever a trial has fitted.
+    (frames,): the stored values stay memory-mapped and shared between workers whatever a trial has fitted. ``pages`` are
+    those that ``values`` lie in, where they are mapped.
     """
 
     values: Tensor
@@ -113,6 +116,7 @@ class Ragged:
     shift: Tensor | None = None
     scale: Tensor | None = None
     gain: Tensor | None = None
+    pages: Pages | None = None
 
     @property
     def dim(self) -> int:
@@ -126,6 +130,7 @@ class Ragged:
     def take(self, frame: Tensor) -> Tensor:
         """The frames at the indices ``frame`` (N,), as (N, dim), shifted and scaled, times their gain."""
         values = self.values.index_select(0, frame)
+        self._let_go(len(frame))
         if values.dtype == torch.uint8:
             values = values.float() / 255
         if self.shift is not None and self.scale is not None:
@@ -156,7 +161,12 @@ class Ragged:
         frames, lengths = self._frames(rows)
         offsets = torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)])
         gain = None if self.gain is None else self.gain[frames]
-        return replace(self, values=self.values.index_select(0, frames), offsets=offsets, gain=gain)
+        return replace(self, values=self.values.index_select(0, frames), offsets=offsets, gain=gain, pages=None)
+
+    def _let_go(self, frames: int) -> None:
+        """Tell the mapped pages that so many frames were copied out of them."""
+        if self.pages is not None:
+            self.pages.touched(frames * self.dim * self.values.element_size())
 
     def _frames(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Indices of all frames of the clips ``rows``, and lengths (B,)."""
@@ -166,7 +176,9 @@ class Ragged:
 
     def padded(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """The clips ``rows`` padded with zeros at the end to the longest of them: (B, T, dim), and lengths (B,)."""
-        return pad_sequence(self._apart(rows), batch_first=True), self.offsets[rows + 1] - self.offsets[rows]
+        batch, lengths = pad_sequence(self._apart(rows), batch_first=True), self.offsets[rows + 1] - self.offsets[rows]
+        self._let_go(int(lengths.sum()))
+        return batch, lengths
 
     def _apart(self, rows: Tensor) -> list[Tensor]:
         """The frames of each of the clips ``rows``: views of what is stored where nothing is to be applied, which saves a copy."""

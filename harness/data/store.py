@@ -20,9 +20,10 @@ from typing import TypeVar
 import numpy as np
 import pandas as pd
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
+from harness.data.pages import mapped
 from harness.data.schema import CLIP_COLUMNS, MORE_COLUMNS, Card, Dataset, Ragged
 from harness.errors import DataError
 from harness.files import sync_folder
@@ -200,9 +201,9 @@ def _part(path: Path, read: Callable[[Path], T]) -> T:
 
 
 def _map(path: Path) -> dict[str, Ragged]:
-    with safe_open(path, framework="pt") as file:  # get_tensor maps the file: pages are read when touched
-        modalities = [key.removesuffix(".values") for key in file.keys() if key.endswith(".values")]  # noqa: SIM118
-        return {name: Ragged(file.get_tensor(f"{name}.values"), file.get_tensor(f"{name}.offsets")) for name in modalities}
+    arrays, pages = mapped(path)
+    modalities = [key.removesuffix(".values") for key in arrays if key.endswith(".values")]
+    return {name: Ragged(arrays[f"{name}.values"], arrays[f"{name}.offsets"], pages=pages) for name in modalities}
 
 
 def _disagreement(dataset: Dataset, stored: set[str]) -> str:

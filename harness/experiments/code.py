@@ -17,7 +17,12 @@ from pathlib import Path
 # What turns stored features and a method into predictions. Importers are absent: the data's fingerprint speaks for them.
 ENGINE = ("harness.training.loop", "harness.training.metrics", "harness.data.splits", "harness.data.transforms")
 # Reached by imports, but no number passes through them.
-SILENT = frozenset({"harness", "harness.errors", "harness.files", "harness.registry", "harness.training.dead", "harness.training.ranges"})
+SILENT = frozenset(
+    {
+        *("harness", "harness.errors", "harness.files", "harness.registry"),
+        *("harness.data.pages", "harness.training.dead", "harness.training.ranges"),
+    }
+)
 RANGES, RANGE = "harness.training.ranges", "json_schema_extra"  # where notes on ranges come from, and the argument they are
 
 

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from harness.nn.dropout import Dropout
-from harness.nn.mixing import mix
+from harness.nn.mixing import mix, mix_blocks
 from harness.nn.recurrent import last_step
 from harness.nn.steps import Steps, packs, real_steps
 
@@ -84,7 +84,7 @@ class Attention(nn.Module):
         p, keys = self.dropout if self.training else 0.0, (queries if pairs is None else pairs).shape[1]
         if queries.device.type == "cuda" or (p == 0 and keys >= FUSED):
             return self._fused(queries, pairs, mask, p)
-        return mix(queries, pairs, mask, self.heads, p)
+        return (mix_blocks if keys >= FUSED else mix)(queries, pairs, mask, self.heads, p)
 
     def _project(self, query: Tensor, source: Tensor) -> tuple[Tensor, Tensor | None]:
         """Queries (..., width) and keys with values (..., 2 width); for self-attention all in one and None."""

@@ -15,6 +15,7 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from harness.nn.dropout import dropout
+from harness.nn.lstm import lstm
 from harness.nn.recurrent import last_step
 
 
@@ -76,27 +77,19 @@ class TwoLayers(nn.Module):
 
 
 class CellLSTM(nn.Module):
-    """A one-layer LSTM that shows its cells: x (B, T, width) -> hidden states and cell states, each (B, T, hidden).
+    """A one-layer LSTM that shows its cells: x (B, T, width), lengths (B,) -> hidden states and cell states, each (B, T, hidden).
 
-    It has the parameters of ``nn.LSTM(width, hidden)``, which keeps all cell states but the last to itself: so the
-    recurrence stands here, with the inputs' share of the gates computed for all steps at once (on a CPU, no slower).
+    It has the parameters of ``nn.LSTM(width, hidden)``, which keeps all cell states but the last to itself. States are zero at
+    padding.
     """
 
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
         self.lstm = nn.LSTM(width, hidden, batch_first=True)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        weight, recurrent, bias, more = (self.lstm.get_parameter(f"{name}_l0") for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
-        h = c = x.new_zeros(len(x), self.lstm.hidden_size)
-        hidden, cells = [], []
-        for outside in F.linear(x, weight, bias + more).unbind(1):
-            write, keep, candidate, read = torch.addmm(outside, h, recurrent.T).chunk(4, dim=1)
-            c = keep.sigmoid() * c + write.sigmoid() * candidate.tanh()
-            h = read.sigmoid() * c.tanh()
-            hidden.append(h)
-            cells.append(c)
-        return torch.stack(hidden, 1), torch.stack(cells, 1)
+    def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        states = lstm(self.lstm, x, lengths)
+        return states.padded(states.hidden, x.shape[1]), states.padded(states.cells, x.shape[1])
 
 
 def with_previous(states: Tensor) -> Tensor:
@@ -182,6 +175,6 @@ class MemoryFusion(nn.Module):
 
     def forward(self, features: Mapping[str, Tensor], lengths: Tensor) -> dict[str, Tensor]:
         """Features (B, T, dim) on common steps, lengths (B,) -> each view's and the ``memory``'s state at the last real step, (B, .)."""
-        states = {name: view(features[name]) for name, view in self.views.items()}
+        states = {name: view(features[name], lengths) for name, view in self.views.items()}
         memory = self.memory(self.attention(torch.cat([cells for _, cells in states.values()], dim=2)))
         return {name: last_step(hidden, lengths) for name, (hidden, _) in states.items()} | {"memory": last_step(memory, lengths)}

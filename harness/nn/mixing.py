@@ -1,12 +1,14 @@
 """The inner part of attention with a backward pass of its own: few copies, few small kernels, little kept for the gradient.
 
 On a CPU, short sequences cost more in copies and calls than in products. Queries, keys and values are therefore split into
-heads by one copy of their common projection, gradients are joined by one, and dropout keeps a byte or two per weight.
+heads by one copy of their common projection, gradients are joined by one, and dropout keeps a byte or two per weight. Long
+ones cost in memory, whose size and speed the weights of all heads exceed: ``mix_blocks`` makes them piece by piece, twice.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -18,6 +20,7 @@ from torch.autograd.function import once_differentiable
 from harness.nn.dropout import draw, kept
 
 LANES = 16  # float32 entries of a 512-bit register: a softmax over fewer takes up to six times as long
+BLOCK = 1 << 18  # weights that are made at a time: a mebibyte, which stays in a core's cache
 
 
 def mix(queries: Tensor, pairs: Tensor | None, mask: Tensor | None, heads: int, p: float) -> Tensor:
@@ -110,3 +113,81 @@ class _Mix(torch.autograd.Function):
             together[0, :, :steps] = _times(scores, k, by)
             return _join(together, heads, steps), None, None, None, None, None
         return _join(_times(scores, k, by)[None], heads, steps), _join(together, heads, keys), None, None, None, None
+
+
+def mix_blocks(queries: Tensor, pairs: Tensor | None, mask: Tensor | None, heads: int, p: float) -> Tensor:
+    """What ``mix`` computes, for long sequences: the weights of a few heads of one clip at a time, which are not kept.
+
+    The backward pass makes them again, dropout from the same place of the default generator's stream: twice the products, for
+    memory that grows with the steps and no longer with their square.
+    """
+    with _as_given(queries):
+        return _MixBlocks.apply(queries, pairs, mask, heads, p)  # type: ignore[no-any-return, no-untyped-call]
+
+
+def _blocks(heads: int, rows: int, weights: int) -> Iterator[tuple[slice, int]]:
+    """Parts of ``rows`` = B ``heads`` with at most ``BLOCK`` weights, of ``weights`` each, and each part's clip."""
+    size = max(part for part in range(1, heads + 1) if heads % part == 0 and (part == 1 or part * weights <= BLOCK))
+    yield from ((slice(first, first + size), first // heads) for first in range(0, rows, size))
+
+
+class _MixBlocks(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, queries: Tensor, pairs: Tensor | None, mask: Tensor | None, heads: int, p: float) -> Tensor:
+        q, k, v = _heads(queries, pairs, heads)
+        ctx.save_for_backward(q, k, v, mask)
+        ctx.settings = heads, p, pairs is None, torch.get_rng_state()
+        out = torch.empty_like(q)
+        for rows, clip in _blocks(heads, len(q), q.shape[1] * k.shape[1]):
+            weights = _weights(q[rows], k[rows], mask, clip)
+            if p:
+                draws, below, scale = draw(weights, p)
+                weights *= kept(draws, below, weights.dtype)
+            _times(weights, v[rows], scale if p else 1.0, out[rows])
+        return _join(out[None], heads, q.shape[1])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        (q, k, v, mask), (heads, p, alone, state) = ctx.saved_tensors, ctx.settings
+        (out,) = _split(gradient, 1, heads, q.shape[1])
+        towards_q, together = torch.empty_like(q), k.new_empty(2, *k.shape)
+        with torch.random.fork_rng(devices=[]):
+            torch.set_rng_state(state)
+            for rows, clip in _blocks(heads, len(q), q.shape[1] * k.shape[1]):
+                parts = q[rows], k[rows], v[rows], out[rows]
+                _block_gradients(_weights(q[rows], k[rows], mask, clip), p, parts, towards_q[rows], together[:, rows])
+        if alone:
+            return _join(torch.cat([towards_q[None], together]), heads, q.shape[1]), None, None, None, None
+        return _join(towards_q[None], heads, q.shape[1]), _join(together, heads, k.shape[1]), None, None, None
+
+
+def _heads(queries: Tensor, pairs: Tensor | None, heads: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries (B heads, Tq, D), keys and values (B heads, Tk, D)."""
+    if pairs is None:
+        q, k, v = _split(queries, 3, heads, queries.shape[1])
+        return q, k, v
+    (q,), (k, v) = _split(queries, 1, heads, queries.shape[1]), _split(pairs, 2, heads, pairs.shape[1])
+    return q, k, v
+
+
+def _weights(q: Tensor, k: Tensor, mask: Tensor | None, clip: int) -> Tensor:
+    """Attention weights of some heads (n, Tq, Tk) of one clip."""
+    scores = _times(q, k.transpose(1, 2), 1 / math.sqrt(q.shape[2]))
+    if mask is not None:
+        scores += mask[clip if len(mask) > 1 else 0]
+    return scores.softmax(-1)
+
+
+def _block_gradients(weights: Tensor, p: float, parts: tuple[Tensor, ...], towards_q: Tensor, together: Tensor) -> None:
+    """Write the gradients of queries, and of keys and values, of one block."""
+    (q, k, v, out), by = parts, 1 / math.sqrt(parts[0].shape[2])
+    draws, below, scale = draw(weights, p) if p else (None, 0, 1.0)
+    mask = None if draws is None else kept(draws, below, weights.dtype)
+    towards = _times(out, v.transpose(1, 2), scale)
+    _times((weights if mask is None else weights * mask).transpose(1, 2), out, scale, together[1])
+    if mask is not None:
+        towards *= mask
+    scores = torch._softmax_backward_data(towards, weights, -1, weights.dtype)
+    _times(scores.transpose(1, 2), q, by, together[0])
+    _times(scores, k, by, towards_q)

@@ -1,17 +1,13 @@
-"""Recurrent encoders of sequences padded at the end; no result depends on the padding.
-
-Packed sequences, which skip the padding, cost a kernel per step and gate: they pay where the input is wide and most of a
-batch is padding, and nowhere else (on a GPU they would need the lengths on the CPU).
-"""
+"""Recurrent encoders of sequences padded at the end; no result depends on the padding."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pack_padded_sequence
 
-PACK_WIDTH = 3  # input at least so many times as wide as the state
-PACK_SHARE = 0.6  # of the batch's steps are real, at most
+from harness.nn.lstm import lstm as on_real_steps
+
+WIDE = 3  # input at least so many times as wide as the state: on a CPU, leaving out padding pays, and PyTorch's small steps do not
 
 
 def last_step(x: Tensor, lengths: Tensor) -> Tensor:
@@ -29,9 +25,8 @@ def reverse(x: Tensor, lengths: Tensor) -> Tensor:
 
 def last_state(lstm: nn.LSTM, x: Tensor, lengths: Tensor) -> Tensor:
     """The state of a one-layer ``batch_first`` LSTM at each clip's last real step: x (B, T, width), lengths (B,) -> (B, hidden)."""
-    if x.device.type == "cpu" and lstm.input_size >= PACK_WIDTH * lstm.hidden_size and lengths.sum() < PACK_SHARE * x.shape[0] * x.shape[1]:
-        packed = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
-        return lstm(packed)[1][0].squeeze(0)  # type: ignore[no-any-return]
+    if x.device.type == "cpu" and lstm.input_size >= WIDE * lstm.hidden_size:
+        return on_real_steps(lstm, x, lengths).last()
     return last_step(lstm(x)[0], lengths)
 
 

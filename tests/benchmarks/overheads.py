@@ -22,20 +22,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+if __name__ == "__main__":  # a worker imports this file anew, as it does the command's own, and needs none of that
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+    from kit import TOY, stored, trial
 
-from kit import TOY, stored, trial  # noqa: E402
-
-from harness.experiments import runner  # noqa: E402
-from harness.experiments.events import EpochDone, Event, Finished, Listener, Started, Warned  # noqa: E402
-from harness.experiments.executors import Inline, Processes  # noqa: E402
-from harness.experiments.plan import Effort, method_trials  # noqa: E402
-from harness.experiments.records import RecordStore  # noqa: E402
-from harness.experiments.runner import Options, outstanding  # noqa: E402
-from harness.experiments.tracking import Tracker  # noqa: E402
-from harness.experiments.trials import Trial  # noqa: E402
-from harness.experiments.worker import Job  # noqa: E402
-from harness.experiments.workspace import Workspace  # noqa: E402
+from harness.experiments import runner
+from harness.experiments.events import EpochDone, Event, Finished, Listener, Started, Warned
+from harness.experiments.executors import Inline, Processes
+from harness.experiments.plan import Effort, method_trials
+from harness.experiments.records import RecordStore
+from harness.experiments.runner import Options, outstanding
+from harness.experiments.tracking import Tracker
+from harness.experiments.trials import Trial
+from harness.experiments.worker import Job
+from harness.experiments.workspace import Workspace
 
 
 class NoTracker(Tracker):

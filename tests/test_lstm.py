@@ -1,0 +1,143 @@
+"""The LSTM on real steps against PyTorch's on packed sequences, in double precision, and its gradient against finite differences."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence, pad_sequence
+
+from harness.nn.lstm import lstm, order
+
+WIDTH, HIDDEN = 3, 4
+
+
+def made(width: int = WIDTH, hidden: int = HIDDEN) -> nn.LSTM:
+    torch.manual_seed(0)
+    return nn.LSTM(width, hidden, batch_first=True).double()
+
+
+def clips(lengths: list[int], pad: float = 0.0) -> tuple[Tensor, Tensor]:
+    """Random clips padded with ``pad``, and their lengths."""
+    torch.manual_seed(1)
+    return pad_sequence([torch.randn(n, WIDTH).double() for n in lengths], batch_first=True, padding_value=pad), torch.tensor(lengths)
+
+
+def packed(module: nn.LSTM, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    """Hidden states (B, T, H), zero at padding, and the last ones (B, H), by PyTorch."""
+    states, (last, _) = module(pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False))
+    return pad_packed_sequence(states, batch_first=True, total_length=x.shape[1])[0], last[0]
+
+
+some_lengths = st.lists(st.integers(1, 7), min_size=1, max_size=6)
+
+
+@settings(deadline=None)
+@given(some_lengths)
+def test_states_and_gradients_are_those_of_a_packed_sequence(lengths: list[int]) -> None:
+    module = made()
+    x, n = clips(lengths)
+    x.requires_grad_()
+    expected, last = packed(module, x, n)
+    found = lstm(module, x, n)
+    mine = found.padded(found.hidden, x.shape[1])
+    torch.testing.assert_close(mine, expected, rtol=0, atol=1e-12)
+    torch.testing.assert_close(found.last(), last, rtol=0, atol=1e-12)
+    weights = torch.randn_like(expected)
+    wanted = torch.autograd.grad((expected * weights).sum() + last.square().sum(), [x, *module.parameters()])
+    got = torch.autograd.grad((mine * weights).sum() + found.last().square().sum(), [x, *module.parameters()])
+    for one, other in zip(got, wanted, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-12)
+
+
+@settings(deadline=None)
+@given(some_lengths)
+def test_backwards_is_the_lstm_on_mirrored_clips(lengths: list[int]) -> None:
+    module = made()
+    x, n = clips(lengths)
+    mirrored = pad_sequence([x[i, :length].flip(0) for i, length in enumerate(lengths)], batch_first=True)
+    states, last = packed(module, mirrored, n)
+    found = lstm(module, x, n, backwards=True)
+    back = found.padded(found.hidden, x.shape[1])
+    torch.testing.assert_close(found.last(), last, rtol=0, atol=1e-12)
+    for i, length in enumerate(lengths):
+        torch.testing.assert_close(back[i, :length], states[i, :length].flip(0), rtol=0, atol=1e-12)
+        assert not back[i, length:].any()
+
+
+@pytest.mark.parametrize("lengths", [[1], [4], [1, 1, 1], [2, 5, 3, 5]])
+def test_gradients_through_hidden_and_cell_states_agree_with_finite_differences(lengths: list[int]) -> None:
+    module = made()
+    x, n = clips(lengths)
+
+    def states(x: Tensor, ih: Tensor, hh: Tensor) -> tuple[Tensor, Tensor]:
+        found = lstm(module, x, n)
+        return found.hidden, found.cells
+
+    assert torch.autograd.gradcheck(states, (x.requires_grad_(), module.weight_ih_l0, module.weight_hh_l0))
+
+
+def test_cells_are_those_after_each_step() -> None:
+    module = made()
+    x, n = clips([3, 5])
+    found = lstm(module, x, n)
+    cells = found.padded(found.cells, 5)
+    for clip, length in enumerate(n.tolist()):
+        for step in range(1, length + 1):
+            torch.testing.assert_close(cells[clip, step - 1], module(x[clip : clip + 1, :step])[1][1][0, 0], rtol=0, atol=1e-12)
+
+
+def test_padding_is_never_read() -> None:
+    module = made()
+    lengths = [2, 5, 1]
+    (x, n), (holes, _) = clips(lengths), clips(lengths, pad=math.nan)
+    for backwards in (False, True):
+        a, b = lstm(module, x, n, backwards), lstm(module, holes, n, backwards)
+        assert torch.equal(a.hidden, b.hidden) and torch.equal(a.cells, b.cells)
+
+
+def test_a_gradient_of_the_last_state_alone_is_enough() -> None:
+    """Cells without a gradient, and states that nothing reads, are no zeros to be made up by the caller."""
+    module = made()
+    x, n = clips([2, 4])
+    lstm(module, x, n).last().sum().backward()
+    mine = [parameter.grad.clone() for parameter in module.parameters()]
+    module.zero_grad()
+    packed(module, x, n)[1].sum().backward()
+    for one, other in zip(mine, module.parameters(), strict=True):
+        torch.testing.assert_close(one, other.grad, rtol=0, atol=1e-12)
+
+
+@given(some_lengths, st.integers(0, 2), st.booleans())
+def test_rows_are_every_real_step_once_and_know_their_neighbours(lengths: list[int], more: int, backwards: bool) -> None:
+    steps = max(lengths) + more
+    found = order(torch.tensor(lengths), steps, backwards)
+    places = [(row // steps, row % steps) for row in found.rows.tolist()]
+    assert sorted(places) == [(clip, step) for clip, length in enumerate(lengths) for step in range(length)]
+    for row, (clip, step) in enumerate(places):
+        first = step == (lengths[clip] - 1 if backwards else 0)
+        assert first == (row < found.starts[1])
+        if not first:
+            assert places[found.before[row - found.starts[1]]] == (clip, step + 1 if backwards else step - 1)
+    ends = [0] * len(lengths) if backwards else [length - 1 for length in lengths]
+    assert [places[row] for row in found.last.tolist()] == list(enumerate(ends))
+
+
+def test_under_autocast_states_keep_the_dtype_of_the_parameters() -> None:
+    module = made().float()
+    x, n = clips([3, 5])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = lstm(module, x.float(), n)
+    assert found.hidden.dtype == torch.float32
+    torch.testing.assert_close(found.hidden, lstm(module, x.float(), n).hidden, rtol=0, atol=0.02)
+
+
+def test_without_values_all_steps_are_taken() -> None:
+    module = made().to("meta")
+    found = lstm(module, torch.empty(2, 5, WIDTH, device="meta", dtype=torch.float64), torch.empty(2, dtype=torch.int64, device="meta"))
+    assert found.hidden.shape == (10, HIDDEN) and found.last().shape == (2, HIDDEN)
+    assert found.padded(found.cells, 5).shape == (2, 5, HIDDEN)
