@@ -11,7 +11,8 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-HELD = 1 << 26  # bytes that a process may have read before it lets go of the pages; they stay in the system's cache, ready to be mapped
+HELD = 1 << 25  # bytes that a process may have mapped before it lets go of them; they stay in the system's cache, ready to be mapped
+AROUND = 1 << 19  # bytes that Linux may map for each place that is read, beside those that are
 
 
 class Pages:
@@ -25,13 +26,13 @@ class Pages:
             self.memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
         self.read = 0
 
-    def touched(self, count: int) -> None:
-        """Note that ``count`` bytes were copied out; from time to time, let go of all pages.
+    def touched(self, count: int, places: int) -> None:
+        """Note that ``count`` bytes were copied out, from so many places; from time to time, let go of all pages.
 
         They would be counted to every worker that reads the data, and pressed out of memory last of all. To map them again takes
         microseconds while the system still has them.
         """
-        self.read += count
+        self.read += count + AROUND * places
         if self.read > HELD:
             self.read = 0
             if hasattr(mmap, "MADV_DONTNEED"):

@@ -130,7 +130,6 @@ class Ragged:
     def take(self, frame: Tensor) -> Tensor:
         """The frames at the indices ``frame`` (N,), as (N, dim), shifted and scaled, times their gain."""
         values = self.values.index_select(0, frame)
-        self._let_go(len(frame))
         if values.dtype == torch.uint8:
             values = values.float() / 255
         if self.shift is not None and self.scale is not None:
@@ -154,7 +153,9 @@ class Ragged:
     def joined(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """All frames of the clips ``rows`` (B,), clip after clip, (frames, dim), and lengths (B,)."""
         frames, lengths = self._frames(rows)
-        return self.take(frames), lengths
+        values = self.take(frames)
+        self._let_go(len(frames), len(rows))
+        return values, lengths
 
     def only(self, rows: Tensor) -> Ragged:
         """The clips ``rows`` (B,) alone, in this order, stored as they are here."""
@@ -163,10 +164,10 @@ class Ragged:
         gain = None if self.gain is None else self.gain[frames]
         return replace(self, values=self.values.index_select(0, frames), offsets=offsets, gain=gain, pages=None)
 
-    def _let_go(self, frames: int) -> None:
-        """Tell the mapped pages that so many frames were copied out of them."""
+    def _let_go(self, frames: int, clips: int) -> None:
+        """Tell the mapped pages that the frames of so many clips were copied out of them."""
         if self.pages is not None:
-            self.pages.touched(frames * self.dim * self.values.element_size())
+            self.pages.touched(frames * self.dim * self.values.element_size(), clips)
 
     def _frames(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Indices of all frames of the clips ``rows``, and lengths (B,)."""
@@ -177,7 +178,7 @@ class Ragged:
     def padded(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """The clips ``rows`` padded with zeros at the end to the longest of them: (B, T, dim), and lengths (B,)."""
         batch, lengths = pad_sequence(self._apart(rows), batch_first=True), self.offsets[rows + 1] - self.offsets[rows]
-        self._let_go(int(lengths.sum()))
+        self._let_go(int(lengths.sum()), len(rows))  # of what was joined once more, which does no harm
         return batch, lengths
 
     def _apart(self, rows: Tensor) -> list[Tensor]:
