@@ -10,8 +10,8 @@ import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
-from harness.nn.memory import GatedMemory, Hidden, TwoLayers, align, with_previous
-from harness.nn.recurrent import last_step
+from harness.nn.lstm import order
+from harness.nn.memory import CellLSTM, GatedMemory, Hidden, TwoLayers, align, with_previous
 from harness.training import Batch, Inputs, Method, MethodConfig, Output, Task, Training, register_method
 from harness.training.by_modality import ByModality
 from harness.training.ranges import each, tunable
@@ -146,7 +146,7 @@ class GraphMFN(Method):
         super().__init__(inputs, task, config)
         self.task = task
         widths = {name: config.hidden[name] for name in inputs.dims}
-        self.views = nn.ModuleDict({name: nn.LSTM(dim, widths[name], batch_first=True) for name, dim in inputs.dims.items()})
+        self.views = nn.ModuleDict({name: CellLSTM(dim, widths[name]) for name, dim in inputs.dims.items()})
         self.state = nn.ModuleDict({name: nn.Linear(2 * width, width) for name, width in widths.items()})
         self.graph = FusionGraph(widths, config.inner, config.sigmoid_efficacies)
         if not config.train_nodes:
@@ -156,9 +156,10 @@ class GraphMFN(Method):
 
     def forward(self, batch: Batch) -> Output:
         features, lengths = align(batch.features, batch.lengths)
-        hidden = {name: view(features[name])[0] for name, view in self.views.items()}
-        seen, efficacies = self.graph({name: layer(with_previous(hidden[name])).relu() for name, layer in self.state.items()})
-        states = {name: last_step(x, lengths) for name, x in (hidden | {"memory": self.memory(seen)}).items()}
+        rows = order(lengths, next(iter(features.values())).shape[1])
+        hidden = {name: view(rows.pack(features[name]), rows)[0] for name, view in self.views.items()}
+        seen, efficacies = self.graph({name: layer(with_previous(hidden[name], rows)).relu() for name, layer in self.state.items()})
+        states = {name: rows.ends(x) for name, x in (hidden | {"memory": self.memory(seen, rows)}).items()}
         y = self.out(torch.cat(list(states.values()), dim=1))
-        named = states | {"efficacies": last_step(efficacies, lengths)}
+        named = states | {"efficacies": rows.ends(efficacies)}
         return Output(y.squeeze(1) if self.task.kind == "regression" else y, representations=named)

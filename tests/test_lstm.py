@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence, pad_sequence
 
-from harness.nn.lstm import lstm, order
+from harness.nn.lstm import Order, lstm, order
 
 WIDTH, HIDDEN = 3, 4
 
@@ -27,10 +27,16 @@ def clips(lengths: list[int], pad: float = 0.0) -> tuple[Tensor, Tensor]:
     return pad_sequence([torch.randn(n, WIDTH).double() for n in lengths], batch_first=True, padding_value=pad), torch.tensor(lengths)
 
 
+def states(module: nn.LSTM, x: Tensor, lengths: Tensor, backwards: bool = False) -> tuple[Tensor, Tensor, Order]:
+    """Hidden and cell states as rows, and their order."""
+    rows = order(lengths, x.shape[1], backwards)
+    return *lstm(module, rows.pack(x), rows), rows
+
+
 def packed(module: nn.LSTM, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
     """Hidden states (B, T, H), zero at padding, and the last ones (B, H), by PyTorch."""
-    states, (last, _) = module(pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False))
-    return pad_packed_sequence(states, batch_first=True, total_length=x.shape[1])[0], last[0]
+    hidden, (last, _) = module(pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False))
+    return pad_packed_sequence(hidden, batch_first=True, total_length=x.shape[1])[0], last[0]
 
 
 some_lengths = st.lists(st.integers(1, 7), min_size=1, max_size=6)
@@ -43,13 +49,13 @@ def test_states_and_gradients_are_those_of_a_packed_sequence(lengths: list[int])
     x, n = clips(lengths)
     x.requires_grad_()
     expected, last = packed(module, x, n)
-    found = lstm(module, x, n)
-    mine = found.padded(found.hidden, x.shape[1])
+    hidden, _, rows = states(module, x, n)
+    mine = rows.pad(hidden, x.shape[1])
     torch.testing.assert_close(mine, expected, rtol=0, atol=1e-12)
-    torch.testing.assert_close(found.last(), last, rtol=0, atol=1e-12)
+    torch.testing.assert_close(rows.ends(hidden), last, rtol=0, atol=1e-12)
     weights = torch.randn_like(expected)
     wanted = torch.autograd.grad((expected * weights).sum() + last.square().sum(), [x, *module.parameters()])
-    got = torch.autograd.grad((mine * weights).sum() + found.last().square().sum(), [x, *module.parameters()])
+    got = torch.autograd.grad((mine * weights).sum() + rows.ends(hidden).square().sum(), [x, *module.parameters()])
     for one, other in zip(got, wanted, strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-12)
 
@@ -60,12 +66,12 @@ def test_backwards_is_the_lstm_on_mirrored_clips(lengths: list[int]) -> None:
     module = made()
     x, n = clips(lengths)
     mirrored = pad_sequence([x[i, :length].flip(0) for i, length in enumerate(lengths)], batch_first=True)
-    states, last = packed(module, mirrored, n)
-    found = lstm(module, x, n, backwards=True)
-    back = found.padded(found.hidden, x.shape[1])
-    torch.testing.assert_close(found.last(), last, rtol=0, atol=1e-12)
+    expected, last = packed(module, mirrored, n)
+    hidden, _, rows = states(module, x, n, backwards=True)
+    back = rows.pad(hidden, x.shape[1])
+    torch.testing.assert_close(rows.ends(hidden), last, rtol=0, atol=1e-12)
     for i, length in enumerate(lengths):
-        torch.testing.assert_close(back[i, :length], states[i, :length].flip(0), rtol=0, atol=1e-12)
+        torch.testing.assert_close(back[i, :length], expected[i, :length].flip(0), rtol=0, atol=1e-12)
         assert not back[i, length:].any()
 
 
@@ -74,18 +80,17 @@ def test_gradients_through_hidden_and_cell_states_agree_with_finite_differences(
     module = made()
     x, n = clips(lengths)
 
-    def states(x: Tensor, ih: Tensor, hh: Tensor) -> tuple[Tensor, Tensor]:
-        found = lstm(module, x, n)
-        return found.hidden, found.cells
+    def both(x: Tensor, ih: Tensor, hh: Tensor) -> tuple[Tensor, Tensor]:
+        return states(module, x, n)[:2]
 
-    assert torch.autograd.gradcheck(states, (x.requires_grad_(), module.weight_ih_l0, module.weight_hh_l0))
+    assert torch.autograd.gradcheck(both, (x.requires_grad_(), module.weight_ih_l0, module.weight_hh_l0))
 
 
 def test_cells_are_those_after_each_step() -> None:
     module = made()
     x, n = clips([3, 5])
-    found = lstm(module, x, n)
-    cells = found.padded(found.cells, 5)
+    _, found, rows = states(module, x, n)
+    cells = rows.pad(found, 5)
     for clip, length in enumerate(n.tolist()):
         for step in range(1, length + 1):
             torch.testing.assert_close(cells[clip, step - 1], module(x[clip : clip + 1, :step])[1][1][0, 0], rtol=0, atol=1e-12)
@@ -96,15 +101,16 @@ def test_padding_is_never_read() -> None:
     lengths = [2, 5, 1]
     (x, n), (holes, _) = clips(lengths), clips(lengths, pad=math.nan)
     for backwards in (False, True):
-        a, b = lstm(module, x, n, backwards), lstm(module, holes, n, backwards)
-        assert torch.equal(a.hidden, b.hidden) and torch.equal(a.cells, b.cells)
+        a, b = states(module, x, n, backwards), states(module, holes, n, backwards)
+        assert torch.equal(a[0], b[0]) and torch.equal(a[1], b[1])
 
 
 def test_a_gradient_of_the_last_state_alone_is_enough() -> None:
     """Cells without a gradient, and states that nothing reads, are no zeros to be made up by the caller."""
     module = made()
     x, n = clips([2, 4])
-    lstm(module, x, n).last().sum().backward()
+    hidden, _, rows = states(module, x, n)
+    rows.ends(hidden).sum().backward()
     mine = [parameter.grad.clone() for parameter in module.parameters()]
     module.zero_grad()
     packed(module, x, n)[1].sum().backward()
@@ -118,26 +124,29 @@ def test_rows_are_every_real_step_once_and_know_their_neighbours(lengths: list[i
     found = order(torch.tensor(lengths), steps, backwards)
     places = [(row // steps, row % steps) for row in found.rows.tolist()]
     assert sorted(places) == [(clip, step) for clip, length in enumerate(lengths) for step in range(length)]
-    for row, (clip, step) in enumerate(places):
+    assert list(found.counts) == [sum(length > step for length in lengths) for step in range(max(lengths))]
+    values = torch.tensor(places, dtype=torch.float64) + 1
+    for (clip, step), earlier in zip(places, found.previous(values).tolist(), strict=True):
         first = step == (lengths[clip] - 1 if backwards else 0)
-        assert first == (row < found.starts[1])
-        if not first:
-            assert places[found.before[row - found.starts[1]]] == (clip, step + 1 if backwards else step - 1)
+        assert earlier == ([0, 0] if first else [clip + 1, step + 2 if backwards else step])
     ends = [0] * len(lengths) if backwards else [length - 1 for length in lengths]
     assert [places[row] for row in found.last.tolist()] == list(enumerate(ends))
+    x = torch.rand(len(lengths), steps, 2)
+    real = (torch.arange(steps) < torch.tensor(lengths)[:, None])[..., None]
+    assert torch.equal(found.pad(found.pack(x), steps), x * real)
 
 
 def test_under_autocast_states_keep_the_dtype_of_the_parameters() -> None:
     module = made().float()
     x, n = clips([3, 5])
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        found = lstm(module, x.float(), n)
-    assert found.hidden.dtype == torch.float32
-    torch.testing.assert_close(found.hidden, lstm(module, x.float(), n).hidden, rtol=0, atol=0.02)
+        hidden = states(module, x.float(), n)[0]
+    assert hidden.dtype == torch.float32
+    torch.testing.assert_close(hidden, states(module, x.float(), n)[0], rtol=0, atol=0.02)
 
 
 def test_without_values_all_steps_are_taken() -> None:
     module = made().to("meta")
-    found = lstm(module, torch.empty(2, 5, WIDTH, device="meta", dtype=torch.float64), torch.empty(2, dtype=torch.int64, device="meta"))
-    assert found.hidden.shape == (10, HIDDEN) and found.last().shape == (2, HIDDEN)
-    assert found.padded(found.cells, 5).shape == (2, 5, HIDDEN)
+    x, lengths = torch.empty(2, 5, WIDTH, device="meta", dtype=torch.float64), torch.empty(2, dtype=torch.int64, device="meta")
+    hidden, cells, rows = states(module, x, lengths)
+    assert hidden.shape == (10, HIDDEN) and rows.ends(hidden).shape == (2, HIDDEN) and rows.pad(cells, 5).shape == (2, 5, HIDDEN)

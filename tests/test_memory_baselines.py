@@ -39,6 +39,7 @@ from baselines.graph_mfn import FusionGraph
 from baselines.mfm import MFM, Decoder, reconstruction
 from baselines.mfn import MFN
 from harness.data.schema import MODALITIES
+from harness.nn.lstm import Order, order
 from harness.nn.memory import CellLSTM, DeltaAttention, GatedMemory, Hidden, align, resample, with_previous
 from harness.nn.mmd import mmd
 from harness.training import Inputs, methods
@@ -210,11 +211,17 @@ def test_alignment_follows_time() -> None:
 # Cells, attention, memory
 
 
+def unpadded(clips: int, steps: int) -> Order:
+    """The order of clips without padding."""
+    return order(torch.full((clips,), steps), steps)
+
+
 @pytest.mark.parametrize(("width", "hidden", "steps"), [(3, 5, 7), (4, 1, 1)])
 def test_cell_lstm_is_the_lstm(width: int, hidden: int, steps: int) -> None:
     torch.manual_seed(0)
     loop, x = CellLSTM(width, hidden).double(), torch.randn(2, steps, width, dtype=torch.float64)
-    states, cells = loop(x, torch.tensor([steps, steps]))
+    rows = unpadded(2, steps)
+    states, cells = (rows.pad(states, steps) for states in loop(rows.pack(x), rows))
     torch.testing.assert_close(states, loop.lstm(x)[0], **EXACT)
     for t in range(steps):
         _, (_, cell) = loop.lstm(x[:, : t + 1])
@@ -222,19 +229,19 @@ def test_cell_lstm_is_the_lstm(width: int, hidden: int, steps: int) -> None:
 
 
 def test_previous_state_stands_before_each_state() -> None:
-    states = torch.arange(12.0).view(1, 3, 4) + 1
-    assert with_previous(states)[0].tolist() == [[0] * 4 + [1, 2, 3, 4], [1, 2, 3, 4, 5, 6, 7, 8], [5, 6, 7, 8, 9, 10, 11, 12]]
+    states = torch.arange(12.0).view(3, 4) + 1
+    assert with_previous(states, unpadded(1, 3)).tolist() == [[0] * 4 + [1, 2, 3, 4], [1, 2, 3, 4, 5, 6, 7, 8], [5, 6, 7, 8, 9, 10, 11, 12]]
 
 
 def test_delta_attention_weighs_entries_of_two_steps() -> None:
     torch.manual_seed(0)
-    attend, cells = DeltaAttention(3, Hidden(4, 0.0)), torch.randn(2, 5, 3)
-    both = with_previous(cells)
+    attend, cells, rows = DeltaAttention(3, Hidden(4, 0.0)), torch.randn(10, 3), unpadded(2, 5)
+    both = with_previous(cells, rows)
     nn.init.zeros_(attend.score.outer.weight)
     nn.init.zeros_(attend.score.outer.bias)
-    torch.testing.assert_close(attend(cells), both / 6, **CLOSE)
+    torch.testing.assert_close(attend(cells, rows), both / 6, **CLOSE)
     attend.score.outer.bias.data[4] = 1e3
-    torch.testing.assert_close(attend(cells), both * F.one_hot(torch.tensor(4), 6), **CLOSE)
+    torch.testing.assert_close(attend(cells, rows), both * F.one_hot(torch.tensor(4), 6), **CLOSE)
 
 
 def forced(memory: GatedMemory, keep: float, write: float) -> GatedMemory:
@@ -249,18 +256,18 @@ def forced(memory: GatedMemory, keep: float, write: float) -> GatedMemory:
 def test_memory_keeps_and_replaces_as_its_gates_say(keep: int, write: int) -> None:
     torch.manual_seed(0)
     memory = forced(GatedMemory(3, 4, Hidden(5, 0.0), Hidden(6, 0.0), Hidden(7, 0.0)), 1e3 * (2 * keep - 1), 1e3 * (2 * write - 1))
-    seen = torch.randn(2, 5, 3)
+    seen, rows = torch.randn(2, 5, 3), unpadded(2, 5)
     written = memory.candidate(seen).tanh() * write
     expected = written.cumsum(1) if keep else written
-    torch.testing.assert_close(memory(seen), expected, **CLOSE)
+    torch.testing.assert_close(rows.pad(memory(rows.pack(seen), rows), 5), expected, **CLOSE)
 
 
 def test_memory_is_its_recurrence() -> None:
     torch.manual_seed(0)
     memory = GatedMemory(3, 4, Hidden(5, 0.0), Hidden(6, 0.0), Hidden(7, 0.0)).double()
     seen = torch.randn(2, 6, 3, dtype=torch.float64)
-    u = torch.zeros(2, 4, dtype=torch.float64)
-    for t, now in enumerate(memory(seen).unbind(1)):
+    u, rows = torch.zeros(2, 4, dtype=torch.float64), unpadded(2, 6)
+    for t, now in enumerate(rows.pad(memory(rows.pack(seen), rows), 6).unbind(1)):
         both = torch.cat([seen[:, t], u], dim=1)
         u = memory.keep(both).sigmoid() * u + memory.write(both).sigmoid() * memory.candidate(seen[:, t]).tanh()
         torch.testing.assert_close(now, u, **EXACT)
@@ -269,11 +276,11 @@ def test_memory_is_its_recurrence() -> None:
 def test_memory_drops_hidden_units_of_each_gate_at_its_own_rate() -> None:
     torch.manual_seed(0)
     memory = GatedMemory(3, 4, Hidden(5, 0.0), Hidden(40, 0.75), Hidden(30, 0.0))
-    kept = torch.stack(memory._kept(torch.zeros(8, 20, 70)), dim=1)
+    kept = memory._kept(torch.zeros(160, 70)).view(8, 20, 70)
     assert set(kept[..., :40].unique().tolist()) == {0.0, 4.0} and kept[..., 40:].eq(1).all()
     assert abs(kept[..., :40].eq(0).float().mean().item() - 0.75) < 5 * (0.75 * 0.25 / (8 * 20 * 40)) ** 0.5
     assert not torch.equal(kept[:, 0], kept[:, 1])
-    assert torch.stack(memory.eval()._kept(torch.zeros(8, 20, 70))).eq(1).all()
+    assert memory.eval()._kept(torch.zeros(160, 70)).eq(1).all()
 
 
 def test_mfn_reads_every_state_at_the_last_real_step() -> None:
@@ -283,10 +290,11 @@ def test_mfn_reads_every_state_at_the_last_real_step() -> None:
         for clip in range(len(batch)):
             alone = {name: x[clip : clip + 1, : batch.lengths[name][clip]] for name, x in batch.features.items()}
             aligned, lengths = align(alone, {name: torch.tensor([x.shape[1]]) for name, x in alone.items()})
-            views = {name: method.fuse.views[name](x, lengths) for name, x in aligned.items()}
-            memory = method.fuse.memory(method.fuse.attention(torch.cat([cells for _, cells in views.values()], 2)))
+            rows = order(lengths, int(lengths))
+            views = {name: method.fuse.views[name](x[0], rows) for name, x in aligned.items()}
+            memory = method.fuse.memory(method.fuse.attention(torch.cat([cells for _, cells in views.values()], 1), rows), rows)
             for name, x in {**{name: hidden for name, (hidden, _) in views.items()}, "memory": memory}.items():
-                torch.testing.assert_close(states[name][clip], x[0, -1], **CLOSE)
+                torch.testing.assert_close(states[name][clip], x[-1], **CLOSE)
 
 
 # The fusion graph

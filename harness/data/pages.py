@@ -11,7 +11,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-HELD = 1 << 25  # bytes that a process may have mapped before it lets go of them; they stay in the system's cache, ready to be mapped
+HELD = 1 << 24  # bytes that a process may have mapped before it lets go of them; they stay in the system's cache, ready to be mapped
 AROUND = 1 << 19  # bytes that Linux may map for each place that is read, beside those that are
 
 

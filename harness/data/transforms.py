@@ -36,4 +36,4 @@ def _fit(train: Split, modality: str) -> Ragged:
 
 def _parts(train: Split, modality: str) -> Iterator[Tensor]:
     """All real frames in double precision, ``CLIPS`` clips at a time: all at once would be most of a worker's memory."""
-    return (train.features[modality].joined(rows)[0].double() for rows in train.rows.split(CLIPS))
+    return (train.features[modality].joined(rows)[0].double() for rows in torch.split(train.rows, CLIPS))

@@ -8,7 +8,6 @@ computed for all steps at once before the way back, and the gradients of both we
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
@@ -22,31 +21,30 @@ class Order:
     """All N real steps of B clips as rows: first steps first, within a step the longest clips first, as in a packed sequence.
 
     ``rows`` (N,) says where each stands in B x T; ``before`` is the row of the step before each row, from the second step on;
-    ``last`` (B,) is the row of each clip's last step; ``starts``: the first row of each step, and N.
+    ``last`` (B,) is the row of each clip's last step; ``counts``: how many clips have each step.
     """
 
     rows: Tensor
     before: Tensor
     last: Tensor
-    starts: tuple[int, ...]
+    counts: list[int]
 
+    def pack(self, x: Tensor) -> Tensor:
+        """x (B, T, D) as rows (N, D)."""
+        return x.flatten(0, 1).index_select(0, self.rows)
 
-@dataclass(frozen=True)
-class States:
-    """An LSTM's hidden and cell states as rows (N, hidden) of ``order``."""
+    def pad(self, x: Tensor, steps: int) -> Tensor:
+        """Rows (N, D) at their places, zero at padding: (B, ``steps``, D)."""
+        flat = x.new_zeros(len(self.last) * steps, x.shape[1])
+        return flat.index_copy(0, self.rows, x).view(-1, steps, x.shape[1])
 
-    hidden: Tensor
-    cells: Tensor
-    order: Order
+    def previous(self, x: Tensor) -> Tensor:
+        """The row of the step before each of the rows (N, D), zero before the first step."""
+        return torch.cat([x.new_zeros(self.counts[0], x.shape[1]), x.index_select(0, self.before)])
 
-    def last(self) -> Tensor:
-        """Hidden states after each clip's last step, (B, hidden)."""
-        return self.hidden.index_select(0, self.order.last)
-
-    def padded(self, states: Tensor, steps: int) -> Tensor:
-        """Rows ``states`` (N, D) back at their places, zero at padding: (B, ``steps``, D)."""
-        flat = states.new_zeros(len(self.order.last) * steps, states.shape[1])
-        return flat.index_copy(0, self.order.rows, states).view(-1, steps, states.shape[1])
+    def ends(self, x: Tensor) -> Tensor:
+        """The rows (N, D) of each clip's last step, (B, D)."""
+        return x.index_select(0, self.last)
 
 
 def order(lengths: Tensor, steps: int, backwards: bool = False) -> Order:
@@ -56,30 +54,24 @@ def order(lengths: Tensor, steps: int, backwards: bool = False) -> Order:
     """
     if lengths.device.type == "meta":
         known = order(torch.full(lengths.shape, steps), steps, backwards)
-        return Order(known.rows.to("meta"), known.before.to("meta"), known.last.to("meta"), known.starts)
+        return Order(known.rows.to("meta"), known.before.to("meta"), known.last.to("meta"), known.counts)
     descending, clips = lengths.sort(descending=True, stable=True)
     step, place = (torch.arange(int(descending[0]), device=lengths.device)[:, None] < descending).nonzero(as_tuple=True)
     at = descending[place] - 1 - step if backwards else step
     counts = torch.bincount(step)
-    starts = (0, *accumulate(counts.tolist()))
-    begin = torch.tensor(starts, device=lengths.device)
-    row = begin[step] + place
-    before = row[starts[1] :] - counts[step[starts[1] :] - 1]
+    begin, later = counts.cumsum(0) - counts, step[len(clips) :]
+    before = begin[later - 1] + place[len(clips) :]
     last = torch.empty_like(clips).index_copy_(0, clips, begin[descending - 1] + torch.arange(len(clips), device=lengths.device))
-    return Order(clips[place] * steps + at, before, last, starts)
+    return Order(clips[place] * steps + at, before, last, counts.tolist())
 
 
-def lstm(module: nn.LSTM, x: Tensor, lengths: Tensor, backwards: bool = False) -> States:
-    """The states of a one-layer ``batch_first`` LSTM on real steps: x (B, T, width), lengths (B,).
+def lstm(module: nn.LSTM, x: Tensor, rows: Order) -> tuple[Tensor, Tensor]:
+    """Hidden and cell states, (N, hidden) each, of a one-layer ``batch_first`` LSTM that reads the rows x (N, width).
 
-    Equal to ``nn.LSTM`` on a packed sequence. With ``backwards``, clips are read from their last step to their first; a state
-    stands where its step stands, and ``last()`` is the state after the first. Under autocast, states keep the parameters' dtype.
+    Equal to ``nn.LSTM`` on a packed sequence. Under autocast, states keep the parameters' dtype.
     """
     ih, hh, bias, more = (module.get_parameter(f"{name}_l0") for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
-    rows = order(lengths, x.shape[1], backwards)
-    gates = F.linear(x.flatten(0, 1).index_select(0, rows.rows), ih, bias + more).to(hh.dtype)
-    hidden, cells = _Recur.apply(gates, hh, rows)  # type: ignore[no-untyped-call]
-    return States(hidden, cells, rows)
+    return _Recur.apply(F.linear(x, ih, bias + more).to(hh.dtype), hh, rows)  # type: ignore[no-any-return, no-untyped-call]
 
 
 class _Recur(torch.autograd.Function):
@@ -88,7 +80,7 @@ class _Recur(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, gates: Tensor, weight: Tensor, rows: Order) -> tuple[Tensor, Tensor]:
         ctx.set_materialize_grads(False)
-        size, counts = weight.shape[1], [end - first for first, end in pairwise(rows.starts)]
+        size, counts = weight.shape[1], rows.counts
         hidden, cells, squashed = (gates.new_empty(len(gates), size) for _ in range(3))
         acts, back = torch.empty_like(gates), weight.T
         write, keep, candidate, read = (torch.split(part, counts) for part in acts.chunk(4, dim=1))
@@ -108,7 +100,7 @@ class _Recur(torch.autograd.Function):
             torch.tanh(c[step], out=tanh[step])
             torch.mul(read[step], tanh[step], out=h[step])
         ctx.save_for_backward(acts, hidden, cells, squashed, weight, rows.before)
-        ctx.starts = rows.starts
+        ctx.counts = rows.counts
         return hidden, cells
 
     @staticmethod
@@ -118,7 +110,7 @@ class _Recur(torch.autograd.Function):
         of_hidden = torch.zeros_like(hidden) if of_hidden is None else of_hidden.clone()
         of_cells = torch.zeros_like(cells) if of_cells is None else of_cells.clone()
         slopes, through = _slopes(acts, cells, squashed, before)
-        counts = [end - first for first, end in pairwise(ctx.starts)]
+        counts = ctx.counts
         keep = torch.split(acts[:, cells.shape[1] : 2 * cells.shape[1]], counts)
         h, c, slope, three, to_cell = (torch.split(x, counts) for x in (of_hidden, of_cells, slopes, slopes[:, :3], through))
         for step in reversed(range(len(counts))):

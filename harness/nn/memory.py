@@ -1,6 +1,7 @@
 """Fusion step by step: common time steps for all modalities, LSTMs that show their cells, and a gated memory over them.
 
-The parts of the memory fusion network (Zadeh et al. 2018) and of its relatives. Nothing here looks at padding.
+The parts of the memory fusion network (Zadeh et al. 2018) and of its relatives. Nothing here looks at padding: from the LSTMs on,
+all real steps of a batch are rows, in the ``Order`` of ``harness.nn.lstm``.
 """
 
 from __future__ import annotations
@@ -15,8 +16,7 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from harness.nn.dropout import dropout
-from harness.nn.lstm import lstm
-from harness.nn.recurrent import last_step
+from harness.nn.lstm import Order, lstm, order
 
 
 def align(features: Mapping[str, Tensor], lengths: Mapping[str, Tensor], longest: int | None = None) -> tuple[dict[str, Tensor], Tensor]:
@@ -77,28 +77,26 @@ class TwoLayers(nn.Module):
 
 
 class CellLSTM(nn.Module):
-    """A one-layer LSTM that shows its cells: x (B, T, width), lengths (B,) -> hidden states and cell states, each (B, T, hidden).
+    """A one-layer LSTM that shows its cells: rows x (N, width) of real steps -> hidden states and cell states, (N, hidden) each.
 
-    It has the parameters of ``nn.LSTM(width, hidden)``, which keeps all cell states but the last to itself. States are zero at
-    padding.
+    It has the parameters of ``nn.LSTM(width, hidden)``, which keeps all cell states but the last to itself.
     """
 
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
         self.lstm = nn.LSTM(width, hidden, batch_first=True)
 
-    def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        states = lstm(self.lstm, x, lengths)
-        return states.padded(states.hidden, x.shape[1]), states.padded(states.cells, x.shape[1])
+    def forward(self, x: Tensor, rows: Order) -> tuple[Tensor, Tensor]:
+        return lstm(self.lstm, x, rows)
 
 
-def with_previous(states: Tensor) -> Tensor:
-    """Each step's state behind the one before it, zero before the first: (B, T, D) -> (B, T, 2 D)."""
-    return torch.cat([F.pad(states[:, :-1], (0, 0, 1, 0)), states], dim=2)
+def with_previous(states: Tensor, rows: Order) -> Tensor:
+    """Each step's state behind the one before it, zero before the first: (N, D) -> (N, 2 D)."""
+    return torch.cat([rows.previous(states), states], dim=1)
 
 
 class DeltaAttention(nn.Module):
-    """Delta-memory attention: cells of all views side by side (B, T, D) -> attended cells (B, T, 2 D).
+    """Delta-memory attention: cells of all views side by side (N, D) -> attended cells (N, 2 D).
 
     A softmax over the 2 D entries of two successive steps weighs each of them (Zadeh et al. 2018, the DMAN). It needs no
     state but the LSTMs', so all steps are computed at once.
@@ -108,13 +106,13 @@ class DeltaAttention(nn.Module):
         super().__init__()
         self.score = TwoLayers(2 * width, hidden, 2 * width)
 
-    def forward(self, cells: Tensor) -> Tensor:
-        both = with_previous(cells)
-        return self.score(both).softmax(dim=2) * both  # type: ignore[no-any-return]
+    def forward(self, cells: Tensor, rows: Order) -> Tensor:
+        both = with_previous(cells, rows)
+        return self.score(both).softmax(dim=1) * both  # type: ignore[no-any-return]
 
 
 class GatedMemory(nn.Module):
-    """Multi-view gated memory u: what is seen at each step (B, T, width) -> the memory after each step (B, T, memory).
+    """Multi-view gated memory u: what is seen at each step (N, width) -> the memory after each step (N, memory).
 
     u_t = keep * u_{t-1} + write * tanh(candidate(seen_t)), from zero; both gates are sigmoids of two-layer networks that
     read [seen_t; u_{t-1}] (Zadeh et al. 2018, the MGM, as in the authors' code). Only the memory's own share is computed
@@ -127,27 +125,29 @@ class GatedMemory(nn.Module):
         self.keep = TwoLayers(width + memory, keep, memory)
         self.write = TwoLayers(width + memory, write, memory)
 
-    def forward(self, seen: Tensor) -> Tensor:
-        keep, write, width = self.keep.inner, self.write.inner, seen.shape[2]
+    def forward(self, seen: Tensor, rows: Order) -> Tensor:
+        keep, write, width = self.keep.inner, self.write.inner, seen.shape[1]
         weight = torch.cat([keep.weight, write.weight])
         outside = F.linear(seen, weight[:, :width], torch.cat([keep.bias, write.bias]))
         recurrent = weight[:, width:].T
         candidates = self.candidate(seen).tanh()
-        u = torch.zeros_like(candidates[:, 0])
+        u = candidates.new_zeros(rows.counts[0], candidates.shape[1])
         memories = []
-        for now, kept, candidate in zip(outside.unbind(1), self._kept(outside), candidates.unbind(1), strict=True):
+        steps = (torch.split(x, rows.counts) for x in (outside, self._kept(outside), candidates))
+        for now, kept, candidate in zip(*steps, strict=True):
+            u = u[: len(now)]
             hidden = torch.addmm(now, u, recurrent).relu() * kept
             of_keep, of_write = hidden[:, : keep.out_features], hidden[:, keep.out_features :]
             u = self.keep.outer(of_keep).sigmoid() * u + self.write.outer(of_write).sigmoid() * candidate
             memories.append(u)
-        return torch.stack(memories, 1)
+        return torch.cat(memories)
 
-    def _kept(self, like: Tensor) -> tuple[Tensor, ...]:
-        """Dropout's factors for the hidden units of both gates, by step, drawn for all steps at once; ``like`` (B, T, units)."""
+    def _kept(self, like: Tensor) -> Tensor:
+        """Dropout's factors for the hidden units of both gates, drawn for all steps at once; as ``like`` (N, units)."""
         ones = torch.ones_like(like)
-        of_keep, of_write = ones[..., : self.keep.inner.out_features], ones[..., self.keep.inner.out_features :]
+        of_keep, of_write = ones[:, : self.keep.inner.out_features], ones[:, self.keep.inner.out_features :]
         kept = [dropout(of_keep, self.keep.dropout, self.training), dropout(of_write, self.write.dropout, self.training)]
-        return torch.cat(kept, dim=2).unbind(1)
+        return torch.cat(kept, dim=1)
 
 
 class MemoryFusion(nn.Module):
@@ -175,6 +175,7 @@ class MemoryFusion(nn.Module):
 
     def forward(self, features: Mapping[str, Tensor], lengths: Tensor) -> dict[str, Tensor]:
         """Features (B, T, dim) on common steps, lengths (B,) -> each view's and the ``memory``'s state at the last real step, (B, .)."""
-        states = {name: view(features[name], lengths) for name, view in self.views.items()}
-        memory = self.memory(self.attention(torch.cat([cells for _, cells in states.values()], dim=2)))
-        return {name: last_step(hidden, lengths) for name, (hidden, _) in states.items()} | {"memory": last_step(memory, lengths)}
+        rows = order(lengths, next(iter(features.values())).shape[1])
+        states = {name: view(rows.pack(features[name]), rows) for name, view in self.views.items()}
+        memory = self.memory(self.attention(torch.cat([cells for _, cells in states.values()], dim=1), rows), rows)
+        return {name: rows.ends(hidden) for name, (hidden, _) in states.items()} | {"memory": rows.ends(memory)}

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.nn.lstm import lstm as on_real_steps
+from harness.nn.lstm import order
 
 WIDE = 3  # input at least so many times as wide as the state: on a CPU, leaving out padding pays, and PyTorch's small steps do not
 
@@ -26,7 +27,8 @@ def reverse(x: Tensor, lengths: Tensor) -> Tensor:
 def last_state(lstm: nn.LSTM, x: Tensor, lengths: Tensor) -> Tensor:
     """The state of a one-layer ``batch_first`` LSTM at each clip's last real step: x (B, T, width), lengths (B,) -> (B, hidden)."""
     if x.device.type == "cpu" and lstm.input_size >= WIDE * lstm.hidden_size:
-        return on_real_steps(lstm, x, lengths).last()
+        rows = order(lengths, x.shape[1])
+        return rows.ends(on_real_steps(lstm, rows.pack(x), rows)[0])
     return last_step(lstm(x)[0], lengths)
 
 
