@@ -24,6 +24,7 @@ import torch
 from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 
+from harness.errors import ConfigError
 from harness.nn.efficientface import EfficientFace
 from harness.nn.films import Pictures, fixed
 from harness.training import Batch, Inputs, Method, Output, Task, Training, register_method
@@ -44,9 +45,8 @@ TRAINING: dict[str, Any] = {
     "patience": 100,
 }
 PAPER: dict[str, Any] = {
-    "frame_size": 224,
     "augmentation": {"flip": 0.5, "rotation": 10.0},
-    "training": TRAINING | {"standardise": ("audio",)},
+    "training": TRAINING,
 }
 Two = tuple[PositiveInt, PositiveInt]
 SHORTEST = 13  # steps that the sound network's four blocks need
@@ -138,7 +138,7 @@ class AVTransformer(Method):
     * intermediate: after the first two convolutions; what a stream finds is added to it.
     * attention: there too, but only scores pass: summed over queries, those of the other stream weigh a stream's steps.
 
-    With ``frame_size`` unset, vision's features stand in EfficientFace's place. Of three modalities each attends to each: what
+    Where frames are vectors of features, these stand in EfficientFace's place. Of three modalities each attends to each: what
     it finds is added, what weighs it is multiplied; a single one goes on alone. Representations: each modality's vector.
     """
 
@@ -165,8 +165,6 @@ class AVTransformer(Method):
 
         @model_validator(mode="after")
         def _fits(self) -> AVTransformer.Config:
-            if self.frame_size and self.frame_size % 16:
-                raise ValueError(f"frame_size = {self.frame_size} is no multiple of 16, which EfficientFace's quadrants need")
             short = [steps for steps in self.sequence_steps.model_dump().values() if steps < SHORTEST]
             if short:
                 raise ValueError(f"sequence_steps = {short[0]} leaves nothing after four convolutions; at least {SHORTEST}")
@@ -180,9 +178,7 @@ class AVTransformer(Method):
         self.task, self.config = task, config
         kinds = {name: config.networks[name] for name in inputs.dims}
         channels = {name: config.film if kind == "film" else config.sound for name, kind in kinds.items()}
-        self.faces = nn.ModuleDict(
-            {name: Faces(config.pictures(name, dim), config) for name, dim in inputs.dims.items() if kinds[name] == "film"}
-        )
+        self.faces = nn.ModuleDict({name: Faces(_quartered(inputs, name, config), config) for name in inputs.dims if kinds[name] == "film"})
         widths = {name: int(self.faces[name].width) if name in self.faces else dim for name, dim in inputs.dims.items()}  # type: ignore[arg-type]
         self.early = nn.ModuleDict({name: _half(kinds[name], width, channels[name][:2]) for name, width in widths.items()})
         self.late = nn.ModuleDict({name: _half(kinds[name], channels[name][1], channels[name][2:]) for name in widths})
@@ -225,6 +221,16 @@ class AVTransformer(Method):
                 scores = self.meet[f"{other}_{name}"].scores(x[other].transpose(1, 2), x[name].transpose(1, 2))  # type: ignore[operator]
                 y = y * scores.mean(1).sum(1)[:, None]
         return y
+
+
+def _quartered(inputs: Inputs, name: str, config: AVTransformer.Config) -> Pictures:
+    picture = inputs.pictures.get(name)
+    if picture is not None and picture.side % 16:
+        raise ConfigError(
+            f"{name}'s frames have {picture.side} x {picture.side} pixels, no multiple of 16, which EfficientFace's quadrants need",
+            "Extract frames of another size, such as --set frames.size=112, or 224 as published.",
+        )
+    return config.pictures(inputs, name)
 
 
 def unread(modules: Mapping[str, nn.Module]) -> nn.ModuleDict:

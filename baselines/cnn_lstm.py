@@ -31,9 +31,8 @@ from harness.training.by_modality import ByModality, Rate
 
 TRAINING: dict[str, Any] = {"batch_size": 16, "learning_rate": 1e-3, "max_epochs": 100, "patience": 20}
 PAPER: dict[str, Any] = {
-    "frame_size": 112,
     "augmentation": {"rotation": 10.0, "crop": 0.1},
-    "training": TRAINING | {"standardise": ("audio",)},
+    "training": TRAINING,
 }
 
 
@@ -79,8 +78,8 @@ class SoundLSTM(nn.Module):
 class CnnLstm(Method):
     """A CNN and an LSTM per modality, last states concatenated (a reading of AMCM's "CNN + LSTM + concatenation").
 
-    Parameters at ``ravdess`` with 112 x 112 colour frames and 40 MFCC: 774,824. With ``frame_size`` unset, a frame is a vector of
-    features and its convolutions are linear layers. Representations: each modality's state, and ``fused``.
+    Parameters at ``ravdess`` with 112 x 112 colour frames and 40 MFCC: 774,824. Where a frame is a vector of features, its
+    convolutions are linear layers. Representations: each modality's state, and ``fused``.
     """
 
     class Config(FilmConfig):
@@ -104,7 +103,7 @@ class CnnLstm(Method):
     def __init__(self, inputs: Inputs, task: Task, config: Config) -> None:
         super().__init__(inputs, task, config)
         self.task = task
-        self.streams = nn.ModuleDict({name: _stream(name, dim, config) for name, dim in inputs.dims.items()})
+        self.streams = nn.ModuleDict({name: _stream(inputs, name, config) for name in inputs.dims})
         self.drop = Dropout(config.dropout)
         self.out = nn.Linear(config.hidden * len(self.streams), task.outputs)
 
@@ -114,7 +113,7 @@ class CnnLstm(Method):
         return Output(shaped(self.out(self.drop(fused)), self.task), representations=states | {"fused": fused})
 
 
-def _stream(name: str, dim: int, config: CnnLstm.Config) -> nn.Module:
+def _stream(inputs: Inputs, name: str, config: CnnLstm.Config) -> nn.Module:
     if config.networks[name] == "film":
-        return FrameLSTM(config.pictures(name, dim), config.film, config.hidden)
-    return SoundLSTM(dim, config.sound, config.pool[name], config.hidden)
+        return FrameLSTM(config.pictures(inputs, name), config.film, config.hidden)
+    return SoundLSTM(inputs.dims[name], config.sound, config.pool[name], config.hidden)

@@ -19,8 +19,7 @@ from torch import nn
 
 from harness.nn.adjacency import ConvMixerLayer, Patches, Sampling, resampled
 from harness.training import Batch, Inputs, Method, MethodConfig, Output, Task, Training, register_method
-from harness.training.audiovisual import LONG_TRAINING, SMALL_FACES, only, presets, shaped
-from harness.training.pixels import frame_channels
+from harness.training.audiovisual import LONG_TRAINING, SMALL_FACES, only, patched, presets, shaped
 
 
 @register_method("convmixer_frames")
@@ -28,12 +27,11 @@ class ConvMixerFrames(Method):
     """ConvMixer on frames (Trockman, Kolter 2022): 391,688 parameters at ``ravdess`` with 112 x 112 colour frames.
 
     With width 1536, depth 20, kernel 9, patches of 7 x 7 and 1000 classes it has the published 51,625,960. Of the data's modalities it
-    reads vision alone. With ``frame_size`` unset, a frame is a vector of features and a single node. Representation:
+    reads vision alone. A frame that is a vector of features is a single node, whatever ``grid`` says. Representation:
     ``vision``, the mean over nodes and frames.
     """
 
     class Config(MethodConfig):
-        frame_size: PositiveInt | None = Field(None, description="pixels per side of vision's frames, grey or colour; unset: features")
         grid: PositiveInt = Field(16, description="patches per side of a frame")
         steps: PositiveInt = Field(16, description="frames that a film is brought to")
         sampling: Sampling = Field("mean", description="how: mean over as many equal parts, or their middle frame")
@@ -46,8 +44,6 @@ class ConvMixerFrames(Method):
         def _fits(self) -> ConvMixerFrames.Config:
             if self.kernel % 2 == 0:
                 raise ValueError(f"kernel = {self.kernel} is even: a node would not be in the middle")
-            if self.frame_size and self.frame_size % self.grid:
-                raise ValueError(f"grid = {self.grid} does not divide frame_size = {self.frame_size}: patches are of whole pixels")
             return self
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = presets(SMALL_FACES)
@@ -56,9 +52,9 @@ class ConvMixerFrames(Method):
     def __init__(self, inputs: Inputs, task: Task, config: Config) -> None:
         super().__init__(inputs, task, config)
         self.task, self.config = task, config
-        dim, size = only(inputs, "vision", "convmixer_frames"), config.frame_size
-        grid = config.grid if size else 1
-        self.patches = Patches(size or 1, frame_channels("vision", dim, size) if size else dim, grid, config.width)
+        only(inputs, "vision", "convmixer_frames")
+        side, channels, grid = patched(inputs, "vision", config.grid)
+        self.patches = Patches(side, channels, grid, config.width)
         self.layers = nn.Sequential(*(ConvMixerLayer(grid, config.width, config.kernel) for _ in range(config.depth)))
         self.out = nn.Linear(config.width, task.outputs)
 

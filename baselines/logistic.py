@@ -13,7 +13,7 @@ from pydantic import Field, PositiveInt
 from torch import Tensor
 
 from harness.errors import ConfigError
-from harness.training import Batch, Inputs, Method, MethodConfig, Output, Split, Task, register_method
+from harness.training import Batch, Inputs, Method, MethodConfig, Output, Picture, Split, Task, register_method
 from harness.training.ranges import tunable
 
 
@@ -21,15 +21,18 @@ from harness.training.ranges import tunable
 class Logistic(Method):
     """Multinomial logistic regression on mean and deviation over each clip's real frames, of all modalities; for classes only.
 
-    Statistics are standardised with the training split's mean and deviation. Nothing is trained by gradient; coefficients are in
+    Of pictures it is those of every pixel after they were averaged down to ``side`` x ``side``. Statistics are standardised with the
+    training split's mean and deviation. Nothing is trained by gradient; coefficients are in
     double precision. A class that the training split lacks gets no probability. ConfigError for a task of intensities.
     """
 
     class Config(MethodConfig):
         strength: float = Field(1.0, gt=0, description="C: inverse of the penalty", json_schema_extra=tunable(1e-3, 1e2, log=True))
+        side: PositiveInt = Field(16, description="pixels per side that larger pictures are averaged down to")
         iterations: PositiveInt = Field(1000, description="most iterations of the solver")
 
     reference = "Cox 1958, The Regression Analysis of Binary Sequences, JRSS B 20(2)"
+    closed_form = True
     weight: Tensor
     bias: Tensor
 
@@ -37,15 +40,17 @@ class Logistic(Method):
         super().__init__(inputs, task, config)
         if task.kind != "classification":
             raise ConfigError("logistic predicts classes; this task has intensities", "Use ridge, the linear floor of intensities.")
-        self.config, self.modalities = config, inputs.modalities
-        self.register_buffer("weight", torch.zeros(task.outputs, 2 * sum(inputs.dims.values()), dtype=torch.float64))
+        self.config = config
+        self.readers = {name: _Reader(inputs.pictures.get(name), config.side) for name in inputs.dims}
+        width = sum(reader.width(inputs.dims[name]) for name, reader in self.readers.items())
+        self.register_buffer("weight", torch.zeros(task.outputs, 2 * width, dtype=torch.float64))
         self.register_buffer("bias", torch.zeros(task.outputs, dtype=torch.float64))
 
     def fit(self, train: Split) -> None:
         from sklearn.linear_model import LogisticRegression  # takes a second to import
 
         assert train.labels is not None
-        x = torch.cat([_of_split(train, name) for name in self.modalities], dim=1)
+        x = torch.cat([_of_split(train, name, reader) for name, reader in self.readers.items()], dim=1)
         mean, deviation = x.mean(0), x.std(0, correction=0)
         # A spread of rounding noise is none: dividing by it would blow up values that training never saw.
         constant = deviation <= 1e-6 * x.abs().amax(0)
@@ -63,20 +68,38 @@ class Logistic(Method):
             self.bias[present] = intercept - self.weight[present] @ mean
 
     def forward(self, batch: Batch) -> Output:
-        x = torch.cat([_of_batch(batch, name) for name in self.modalities], dim=1)
+        x = torch.cat([_of_batch(batch, name, reader) for name, reader in self.readers.items()], dim=1)
         dtype = next(iter(batch.features.values())).dtype
         return Output(F.linear(x.to(self.weight.dtype), self.weight, self.bias).to(dtype))
 
 
-def _of_split(split: Split, modality: str) -> Tensor:
-    """Mean and deviation over each clip's frames, (N, 2 dim) float64."""
-    clips = split.frames(modality).double().split(split.lengths(modality).tolist())
+class _Reader:
+    """Frames (..., dim) as they are; of pictures larger than ``side`` x ``side``, the means over so many areas."""
+
+    def __init__(self, picture: Picture | None, side: int) -> None:
+        self.picture = picture if picture is not None and picture.side > side else None
+        self.side = side
+
+    def width(self, dim: int) -> int:
+        return dim if self.picture is None else self.side**2 * self.picture.channels
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if self.picture is None:
+            return x
+        side, channels = self.picture.side, self.picture.channels
+        areas = F.adaptive_avg_pool2d(x.reshape(-1, side, side, channels).permute(0, 3, 1, 2), self.side)
+        return areas.flatten(1).view(*x.shape[:-1], -1)
+
+
+def _of_split(split: Split, modality: str, reader: _Reader) -> Tensor:
+    """Mean and deviation over each clip's frames, (N, 2 width) float64; clip by clip, since films fill the memory."""
+    clips = (reader(split.features[modality].clip(row)).double() for row in split.rows.tolist())
     return torch.stack([torch.cat([clip.mean(0), clip.std(0, correction=0)]) for clip in clips])
 
 
-def _of_batch(batch: Batch, modality: str) -> Tensor:
-    """The same of padded clips, (B, 2 dim)."""
-    x, count = batch.features[modality].double(), batch.lengths[modality][:, None]
+def _of_batch(batch: Batch, modality: str, reader: _Reader) -> Tensor:
+    """The same of padded clips, (B, 2 width)."""
+    x, count = reader(batch.features[modality]).double(), batch.lengths[modality][:, None]
     mean = x.sum(1) / count
     squares = (x - mean[:, None]).square().masked_fill(~batch.mask(modality)[..., None], 0).sum(1)
     return torch.cat([mean, (squares / count).sqrt()], dim=1)

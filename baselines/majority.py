@@ -20,6 +20,7 @@ class Majority(Method):
         """Nothing to set."""
 
     reference = "constant prediction"
+    closed_form = True
     constant: Tensor
 
     def __init__(self, inputs: Inputs, task: Task, config: Config) -> None:

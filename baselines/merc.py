@@ -139,9 +139,9 @@ def triplet(x: Tensor, label: Tensor, margin: Tensor) -> Tensor:
 class Merc(Method):
     """MERC (reading), after Mocanu et al. 2023: 51,792,388 parameters at ``ravdess`` with 64 mel bands and 224 x 224 colour frames.
 
-    With ``frame_size`` unset, frames are vectors of features, convolutions run over time and there is no gate on places. A single
-    modality attends to nothing; of three each attends to each, and what it finds is added. The prediction's loss is
-    ``task_loss``. Representations: each modality's vector, and ``fused``.
+    Where frames are vectors of features, convolutions run over time and there is no gate on places. A single modality attends to
+    nothing; of three each attends to each, and what it finds is added. The prediction's loss is ``task_loss``.
+    Representations: each modality's vector, and ``fused``.
     """
 
     class Config(ResNeXtConfig):
@@ -167,10 +167,7 @@ class Merc(Method):
         self.task = task
         kinds = {name: config.networks[name] for name in inputs.dims}
         self.read = nn.ModuleDict(
-            {
-                name: Film(config.pictures(name, dim), config) if kinds[name] == "film" else Picture(config)
-                for name, dim in inputs.dims.items()
-            }
+            {name: Film(config.pictures(inputs, name), config) if kinds[name] == "film" else Picture(config) for name in inputs.dims}
         )
         widths = {name: (config.widths if kind == "film" else config.picture_widths)[-1] for name, kind in kinds.items()}
         self.project = nn.ModuleDict({name: nn.Linear(width, config.hidden) for name, width in widths.items()})

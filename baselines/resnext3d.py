@@ -22,8 +22,8 @@ from harness.training.audiovisual import FACES, ResNeXtConfig, only, presets, sh
 class ResNeXt(Method):
     """3-D ResNeXt-50 on films (Hara et al. 2018): 25,882,056 parameters at ``ravdess`` with 224 x 224 colour frames.
 
-    Of the data's modalities it reads vision alone. With ``frame_size`` unset, frames are vectors of features and convolutions run
-    over time. Representation: ``vision``, the trunk's mean (B, widths[3]).
+    Of the data's modalities it reads vision alone. Where its frames are vectors of features, convolutions run over time.
+    Representation: ``vision``, the trunk's mean (B, widths[3]).
     """
 
     class Config(ResNeXtConfig):
@@ -35,7 +35,8 @@ class ResNeXt(Method):
     def __init__(self, inputs: Inputs, task: Task, config: Config) -> None:
         super().__init__(inputs, task, config)
         self.task = task
-        self.stream = config.film("vision", only(inputs, "vision", "resnext3d"), task.outputs)
+        only(inputs, "vision", "resnext3d")
+        self.stream = config.film(inputs, "vision", task.outputs)
 
     def forward(self, batch: Batch) -> Output:
         y, vector = self.stream(batch.features["vision"], batch.lengths["vision"])

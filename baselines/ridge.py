@@ -30,6 +30,7 @@ class Ridge(Method):
         )
 
     reference = "Hoerl and Kennard 1970, Ridge Regression, Technometrics 12(1)"
+    closed_form = True
     weight: Tensor
     bias: Tensor
 

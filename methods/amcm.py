@@ -17,9 +17,8 @@ from harness.nn.attention import attention_mask
 from harness.nn.masked import MaskedBatchNorm, time_mean
 from harness.nn.resnet import ResNet
 from harness.training import Batch, Inputs, Method, MethodConfig, Output, Task, Training, register_method
-from harness.training.audiovisual import LONG_TRAINING, SMALL_FACES, Four, presets
+from harness.training.audiovisual import LONG_TRAINING, SMALL_FACES, Four, patched, presets
 from harness.training.by_modality import ByModality
-from harness.training.pixels import frame_channels
 from harness.training.settings import TaskLoss
 
 Network = Literal["film", "picture"]
@@ -117,14 +116,14 @@ class AMCM(Method):
     * d_q = d_v (``query``), which eq. 15 needs, and d_k (``key``); LIM starts as Xavier's uniform matrix.
     * ``task_loss`` "fldw", gamma 2 (``focal.gamma``). In the first epoch its weights are 1; matrices are counted from the
       predictions that training makes. The epoch is selected by the focal loss without weights: those change by epoch.
-    * How frames are scaled: with the presets they stay in [0, 1], MFCC are standardised. By how much they are cut and turned at
+    * How frames are scaled: pixels stay in [0, 1], MFCC and other features are standardised. By how much they are cut and turned at
       random (``augmentation``): up to a tenth of a side and 10 degrees, all frames of a clip alike.
 
     Ablations of table 3: ``mixer`` "convmixer", ``fusion`` "concatenation", ``task_loss`` "cross_entropy"; of table 2:
     ``task_loss`` and ``focal``; of table 1: ``grid``, ``steps``.
 
-    With ``frame_size`` unset, a frame is a vector of features (action units, embeddings) and becomes a single node: the
-    equations with n = 1. ``networks`` says which modality is read as a film and which as a picture. Of three modalities
+    A frame that is no picture but a vector of features (action units, embeddings) becomes a single node: the equations
+    with n = 1, whatever ``grid`` says. ``networks`` says which modality is read as a film and which as a picture. Of three modalities
     each attends to each; a single one is averaged and classified. Representations: each modality's mean (B, width), and
     ``fused``, what is classified. ``adjacency`` gives the matrices for figures 9 and 10.
     """
@@ -135,7 +134,6 @@ class AMCM(Method):
             ByModality[Network](text="film", audio="picture", vision="film"),
             description="film: adjacency matrices; picture: ResNet",
         )
-        frame_size: PositiveInt | None = Field(None, description="pixels per side of vision's frames, grey or colour; unset: features")
         grid: PositiveInt = Field(16, description="patches per side of a frame: the spatial adjacency matrix is grid^2 x grid^2 (table 1)")
         steps: int = Field(16, ge=2, description="steps of a film: the temporal adjacency matrix is steps x steps (table 1)")
         tubelet: PositiveInt = Field(1, description="frames in a patch")
@@ -158,8 +156,6 @@ class AMCM(Method):
         def _fits(self) -> AMCM.Config:
             if self.kernel % 2 == 0:
                 raise ValueError(f"kernel = {self.kernel} is even: a node would not be in the middle")
-            if self.frame_size and self.frame_size % self.grid:
-                raise ValueError(f"grid = {self.grid} does not divide frame_size = {self.frame_size}: patches are of whole pixels")
             return self
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = presets(SMALL_FACES)
@@ -174,17 +170,14 @@ class AMCM(Method):
         kinds = {name: config.networks[name] for name in inputs.modalities}
         widths = {name: config.width if kind == "film" else config.trunk[-1] for name, kind in kinds.items()}
         self.streams = nn.ModuleDict(
-            {name: self._film(name, dim) if kinds[name] == "film" else self._picture(name, dim) for name, dim in inputs.dims.items()}
+            {
+                name: Film(*patched(inputs, name, config.grid), config) if kinds[name] == "film" else self._picture(name, dim)
+                for name, dim in inputs.dims.items()
+            }
         )
         pairs = permutations(widths, 2) if config.fusion == "cmtam" else ()
         self.attentions = nn.ModuleDict({f"{t}_{s}": CMTAM(widths[t], widths[s], config.query, config.key) for t, s in pairs})
         self.out = nn.Linear(len(self.attentions) * config.query or sum(widths.values()), task.outputs)
-
-    def _film(self, name: str, dim: int) -> Film:
-        size = self.config.frame_size
-        if name != "vision" or size is None:
-            return Film(1, dim, 1, self.config)
-        return Film(size, frame_channels(name, dim, size), self.config.grid, self.config)
 
     def _picture(self, name: str, dim: int) -> Picture:
         if dim % self.config.picture_channels:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 from itertools import combinations
 from typing import Any
@@ -67,6 +68,16 @@ def _ragged(counts: list[int], dim: int, rng: np.random.Generator) -> Ragged:
     return Ragged(torch.from_numpy(rng.normal(size=(int(offsets[-1]), dim)).astype(np.float32)), offsets)
 
 
+def filmed(split: Split) -> Split:
+    """``split`` with vision's frames as pictures: bytes, whose order is that of the values."""
+    if "vision" not in split.features:
+        return split
+    vision = split.features["vision"]
+    low, high = vision.values.min(), vision.values.max()
+    pixels = (255 * (vision.values - low) / (high - low)).round().to(torch.uint8)
+    return replace(split, features={**split.features, "vision": replace(vision, values=pixels)})
+
+
 def some_split(kind: str = "regression", modalities: tuple[str, ...] = MODALITIES) -> Split:
     return random_split(LENGTHS, DIMS, seed=1, classes=3 if kind == "classification" else None).only(modalities)
 
@@ -79,8 +90,7 @@ def usual(name: str) -> str:
 def build(name: str, split: Split, kind: str = "regression", seed: int = 0, **settings: Any) -> Method:
     """A method with ``settings`` over those of ``SMALL``, fitted."""
     torch.manual_seed(seed)
-    dims = {modality: ragged.dim for modality, ragged in split.features.items()}
-    method = methods[name](Inputs(dims), TASKS[kind], methods[name].Config(**SMALL.get(name, {}) | settings))
+    method = methods[name](Inputs.of(split), TASKS[kind], methods[name].Config(**SMALL.get(name, {}) | settings))
     method.fit(split)
     return method
 

@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import TASKS, build, merged, nested, own_settings, predict, random_split, whole
+from helpers import TASKS, build, filmed, merged, nested, own_settings, predict, random_split, whole
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 from torch import Tensor, nn
 
 from harness.data.batches import Batch
+from harness.data.schema import Picture as Pixels
 from harness.data.schema import Split, Task
 from harness.errors import ConfigError
 from harness.nn.adjacency import AdjacencyLayer, ChannelNorm, ConvMixerLayer, Patches, codes, resampled
@@ -29,7 +30,6 @@ from methods.amcm import AMCM, CMTAM, Film, Picture
 EXACT = {"rtol": 0.0, "atol": 1e-12}
 EIGHT = Task(kind="classification", classes=tuple("abcdefgh"))
 SMALL: dict[str, Any] = {
-    "frame_size": 4,
     "grid": 2,
     "steps": 4,
     "width": 6,
@@ -45,7 +45,7 @@ AUDIO = [70, 40, 65, 33]  # more than 32 frames: several steps are left to atten
 def films(modalities: tuple[str, ...] = ("audio", "vision")) -> Split:
     """Clips with frames of 4 x 4 grey pixels, of fewer and of more frames than a film has steps."""
     lengths = {"text": [3, 1, 2, 6], "audio": AUDIO, "vision": [4, 2, 9, 5]}
-    return random_split(lengths, {"text": 5, "audio": 6, "vision": 16}, seed=2, classes=3).only(modalities)
+    return filmed(random_split(lengths, {"text": 5, "audio": 6, "vision": 16}, seed=2, classes=3)).only(modalities)
 
 
 def some_amcm(split: Split | None = None, **changed: Any) -> tuple[Any, Batch]:
@@ -283,13 +283,14 @@ def test_presets_are_those_of_the_text() -> None:
         assert (training.optimiser, training.batch_size, training.learning_rate) == ("adam", 8, 1e-4)
         assert (training.schedule, training.milestones, training.milestone_factor) == ("milestones", (30, 60, 90), 0.1)
         assert training.max_epochs == training.patience == 120
-        assert (config.frame_size, config.grid, config.steps, config.depth) == (112, 16, 16, 4)
+        assert (config.grid, config.steps, config.depth) == (16, 16, 4)
         assert (config.task_loss, config.focal.gamma, config.start) == ("fldw", 2.0, 1.0)
 
 
 def test_number_of_parameters() -> None:
     """Patches, four layers (two linear layers with codes, two matrices, channels, three norms), ResNet-34, two CMTAM, the classifier."""
-    method = AMCM(Inputs({"audio": 40, "vision": 3 * 112**2}), EIGHT, AMCM.Config.model_validate(AMCM.presets["ravdess"]))
+    inputs = Inputs({"audio": 40, "vision": 3 * 112**2}, {"vision": Pixels(side=112, channels=3)})
+    method = AMCM(inputs, EIGHT, AMCM.Config.model_validate(AMCM.presets["ravdess"]))
     h = 256
     patches = (3 * 7**2 + 1) * h + 2 * h
     layer = (h + 2 + 1) * h + 256**2 + (h + 1 + 1) * h + 16**2 + (h + 1) * h + 3 * 2 * h
@@ -300,8 +301,8 @@ def test_number_of_parameters() -> None:
 
 @pytest.mark.parametrize(("grid", "steps"), [(28, 8), (16, 8), (14, 8), (8, 8), (16, 16)])
 def test_adjacency_sizes_of_table_1(grid: int, steps: int) -> None:
-    config = AMCM.Config(frame_size=112, width=4, depth=3, grid=grid, steps=steps, fusion="concatenation")
-    method = AMCM(Inputs({"vision": 112**2}), EIGHT, config)
+    config = AMCM.Config(width=4, depth=3, grid=grid, steps=steps, fusion="concatenation")
+    method = AMCM(Inputs({"vision": 112**2}, {"vision": Pixels(side=112, channels=1)}), EIGHT, config)
     maps = method.adjacency()
     assert maps["spatial"].shape == (3, grid, grid, grid, grid) and maps["temporal"].shape == (3, steps, steps)
     film = method.streams["vision"]
@@ -382,7 +383,7 @@ def test_losses_of_table_2() -> None:
 @pytest.mark.parametrize(("name", "path", "value"), own_settings({"amcm": SMALL}))
 def test_no_setting_is_without_effect(name: str, path: tuple[str, ...], value: Any) -> None:
     base = methods[name].Config().model_dump() | SMALL | ({"mixer": "convmixer"} if path == ("kernel",) else {})
-    special = {("frame_size",): None, ("kernel",): 3, ("grid",): 4, ("picture_channels",): 3, ("tubelet",): 2}
+    special: dict[tuple[str, ...], Any] = {("kernel",): 3, ("grid",): 4, ("picture_channels",): 3, ("tubelet",): 2}
     special |= {("blocks",): (2, 1, 1, 1), ("trunk",): (4, 4, 6, 8)}
     pairs = [("film", "picture"), ("mean", "middle"), ("adjacency", "convmixer"), ("index", "unit"), ("cmtam", "concatenation")]
     words = dict(pairs) | {second: first for first, second in pairs}
@@ -418,19 +419,17 @@ def test_one_and_three_modalities() -> None:
     assert three.adjacency("text")["spatial"].shape == (2, 1, 1, 1, 1)
 
 
-@pytest.mark.parametrize(("dim", "advice"), [(35, "null: these features are not"), (64, "to 8 if"), (75, "to 5 if")])
-def test_frames_must_have_the_size_that_is_set(dim: int, advice: str) -> None:
-    with pytest.raises(ConfigError, match=rf"vision has {dim} features.*frame_size = 4 means 16 \(grey\) or 48") as caught:
-        AMCM(Inputs({"audio": 6, "vision": dim}), EIGHT, AMCM.Config(**SMALL))
-    assert advice in caught.value.fix
-    for fits in (16, 48):
-        film = AMCM(Inputs({"audio": 6, "vision": fits}), EIGHT, AMCM.Config(**SMALL)).streams["vision"]
-        assert isinstance(film, Film) and film.patches.linear.in_features == fits // 4
+@pytest.mark.parametrize(("pictures", "grid", "read"), [({}, 1, 48), ({"vision": Pixels(side=4, channels=3)}, 2, 12)])
+def test_the_data_say_what_a_frame_is(pictures: dict[str, Pixels], grid: int, read: int) -> None:
+    """48 features are one node, or four patches of 2 x 2 pixels in three colours."""
+    film = AMCM(Inputs({"audio": 6, "vision": 48}, pictures), EIGHT, AMCM.Config(**SMALL)).streams["vision"]
+    assert isinstance(film, Film) and (film.patches.grid, film.patches.linear.in_features) == (grid, read)
 
 
 def test_settings_are_checked() -> None:
-    with pytest.raises(ValidationError, match="grid = 5 does not divide frame_size = 112"):
-        AMCM.Config(frame_size=112, grid=5)
+    with pytest.raises(ConfigError, match="grid = 5 does not divide vision's frames of 112 x 112") as caught:
+        AMCM(Inputs({"vision": 112**2}, {"vision": Pixels(side=112, channels=1)}), EIGHT, AMCM.Config(grid=5))
+    assert "1, 2, 4, 7, 8, 14, 16, 28, 56, 112," in caught.value.fix and "frames.size=115" in caught.value.fix
     with pytest.raises(ValidationError, match="kernel = 4 is even"):
         AMCM.Config(kernel=4)
     with pytest.raises(ConfigError, match="audio has 40 features.*picture_channels = 3"):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import SMALL, SUBSETS, TASKS, build, merged, nested, own_settings, predict, random_split, some_split, whole
+from helpers import SMALL, SUBSETS, TASKS, build, filmed, merged, nested, own_settings, predict, random_split, some_split, whole
 from pydantic import ValidationError
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
@@ -17,12 +17,11 @@ from torch import Tensor
 
 from baselines.av_transformer import Attention, AVTransformer, Block
 from baselines.merc import PLACES, distances, triplet
-from harness.data.schema import Split, Task
+from harness.data.schema import Picture, Split, Task, square
 from harness.errors import ConfigError
 from harness.nn.focal import DynamicFocal, WeightedFocal
 from harness.training import Inputs, methods
 from harness.training.objectives import training_objective
-from harness.training.pixels import square
 
 EXACT = {"rtol": 0.0, "atol": 1e-12}
 EIGHT = Task(kind="classification", classes=tuple("abcdefgh"))
@@ -45,22 +44,28 @@ TINY: dict[str, dict[str, Any]] = SMALL | {
 
 def films(modalities: tuple[str, ...] = ("audio", "vision")) -> Split:
     lengths = {"text": [3, 6, 2, 8], "audio": [40, 70, 33, 12], "vision": [9, 3, 12, 5]}
-    return random_split(lengths, {"text": 5, "audio": 6, "vision": 3 * 16 * 16}, seed=2, classes=3).only(modalities)
+    return filmed(random_split(lengths, {"text": 5, "audio": 6, "vision": 3 * 16 * 16}, seed=2, classes=3)).only(modalities)
 
 
-def weights(name: str, dims: dict[str, int], trained: bool = False, **settings: Any) -> int:
+def of(dims: dict[str, int], side: int = 0) -> Inputs:
+    """Inputs of these widths; with ``side``, vision's are colours."""
+    return Inputs(dims, {"vision": Picture(side=side, channels=3)} if side and "vision" in dims else {})
+
+
+def weights(name: str, inputs: Inputs, trained: bool = False, **settings: Any) -> int:
     config = methods[name].Config(**settings)
     with torch.device("meta"):
-        method = methods[name](Inputs(dims), EIGHT, config)
+        method = methods[name](inputs, EIGHT, config)
     return sum(p.numel() for p in method.parameters() if p.requires_grad or not trained)
 
 
 # ---- published sizes
 
-BOTH, HEADS = {"audio": 13, "vision": FACE}, {"audio": 10, "vision": FACE}
-PUBLISHED: list[tuple[str, dict[str, int], dict[str, Any], int]] = [
-    ("resnext3d", {"vision": FACE}, {}, 25_882_056),
-    ("conv1d_audio", {"audio": 13}, {}, 34_024),
+BOTH, HEADS = of({"audio": 13, "vision": FACE}, 224), of({"audio": 10, "vision": FACE}, 224)
+SMALLER = 3 * 112**2
+PUBLISHED: list[tuple[str, Inputs, dict[str, Any], int]] = [
+    ("resnext3d", of({"vision": FACE}, 224), {}, 25_882_056),
+    ("conv1d_audio", of({"audio": 13}), {}, 34_024),
     ("av_average", BOTH, {}, 25_882_056 + 34_024),
     ("av_concat", BOTH, {}, 26_868_664),
     ("mmtm", BOTH, {}, 31_496_512),
@@ -68,26 +73,26 @@ PUBLISHED: list[tuple[str, dict[str, int], dict[str, Any], int]] = [
     ("av_transformer", HEADS, {"fusion": "late"}, 2_045_550),
     ("av_transformer", HEADS, {"fusion": "intermediate"}, 1_938_414),
     ("av_transformer", HEADS, {"fusion": "attention"}, 1_854_766),
-    ("resnet34_mfcc", {"audio": 40}, {}, 21_278_400 + 513 * 8),
-    ("convmixer_frames", {"vision": 3 * 112**2}, {}, 391_688),
-    ("cnn_lstm", {"audio": 40, "vision": 3 * 112**2}, {}, 774_824),
-    ("merc", {"audio": 64, "vision": FACE}, {}, 51_792_388),
+    ("resnet34_mfcc", of({"audio": 40}), {}, 21_278_400 + 513 * 8),
+    ("convmixer_frames", of({"vision": SMALLER}, 112), {}, 391_688),
+    ("cnn_lstm", of({"audio": 40, "vision": SMALLER}, 112), {}, 774_824),
+    ("merc", of({"audio": 64, "vision": FACE}, 224), {}, 51_792_388),
 ]
 
 
-@pytest.mark.parametrize(("name", "dims", "settings", "expected"), PUBLISHED)
-def test_number_of_parameters(name: str, dims: dict[str, int], settings: dict[str, Any], expected: int) -> None:
+@pytest.mark.parametrize(("name", "inputs", "settings", "expected"), PUBLISHED)
+def test_number_of_parameters(name: str, inputs: Inputs, settings: dict[str, Any], expected: int) -> None:
     """At the preset for RAVDESS, eight classes; the docstring says the same."""
     preset = dict(methods[name].presets["ravdess"])
-    assert weights(name, dims, **preset | settings) == expected
+    assert weights(name, inputs, **preset | settings) == expected
     assert f"{expected:,}" in str(methods[name].__doc__)
 
 
 def test_convmixer_has_the_published_size() -> None:
-    config = methods["convmixer_frames"].Config(frame_size=224, grid=32, width=1536, depth=20, kernel=9)
+    config = methods["convmixer_frames"].Config(grid=32, width=1536, depth=20, kernel=9)
     with torch.device("meta"):
         task = Task(kind="classification", classes=tuple(map(str, range(1000))))
-        method = methods["convmixer_frames"](Inputs({"vision": FACE}), task, config)
+        method = methods["convmixer_frames"](of({"vision": FACE}, 224), task, config)
     assert sum(p.numel() for p in method.parameters()) == 51_625_960
 
 
@@ -96,7 +101,7 @@ def test_convmixer_has_the_published_size() -> None:
 )
 def test_what_nothing_reads_is_frozen(fusion: str, dead: int) -> None:
     """Both modalities' classifiers; with attention alone value maps and projections too."""
-    total, trained = (weights("av_transformer", HEADS, only, frame_size=224, fusion=fusion) for only in (False, True))
+    total, trained = (weights("av_transformer", HEADS, only, fusion=fusion) for only in (False, True))
     assert total - trained == dead
 
 
@@ -107,7 +112,7 @@ def test_what_nothing_reads_is_frozen(fusion: str, dead: int) -> None:
 def test_films_of_pixels_become_predictions(name: str) -> None:
     """Clips of other lengths than ``steps``; each depends on its own pixels, and a training batch not on padding."""
     split = films()
-    method, batch = build(name, split, "classification", **TINY.get(name, {}) | {"frame_size": 16}), whole(split)
+    method, batch = build(name, split, "classification", **TINY.get(name, {})), whole(split)
     for module in method.modules():
         if hasattr(module, "momentum"):
             module.momentum = 1.0  # batch statistics of one training batch, so that deep layers see values of size 1
@@ -128,30 +133,50 @@ def test_films_of_pixels_become_predictions(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ON_FILMS)
-@pytest.mark.parametrize(("dim", "advice"), [(35, "null: these features are not"), (64, "to 8 if"), (75, "to 5 if")])
-def test_frames_must_have_the_size_that_is_set(name: str, dim: int, advice: str) -> None:
-    config = methods[name].Config(**TINY.get(name, {}) | {"frame_size": 16})
-    with pytest.raises(ConfigError, match=rf"vision has {dim} features.*frame_size = 16 means 256 \(grey\) or 768") as caught:
-        methods[name](Inputs({"audio": 6, "vision": dim}), EIGHT, config)
-    assert advice in caught.value.fix
+def test_the_data_say_what_a_frame_is(name: str) -> None:
+    """At the same settings, the same bytes are a picture of 16 x 16 colours, and as numbers 768 features: other networks."""
+    split = films()
+    vision = split.features["vision"]
+    features = replace(split, features={**split.features, "vision": replace(vision, values=vision.values.float() / 255)})
+    sizes = []
+    for one in (split, features):
+        method = build(name, one, "classification", **TINY.get(name, {}))
+        found = predict(method.eval(), whole(one))
+        assert found.shape == (4, 3) and found.isfinite().all()
+        sizes.append({key: tuple(x.shape) for key, x in method.state_dict().items()})
+    assert sizes[0] != sizes[1]
 
 
-@pytest.mark.parametrize(("dim", "expected"), [(1, None), (4, None), (35, None), (256, (16, 1)), (768, (16, 3)), (12, None), (27, (3, 3))])
+@pytest.mark.parametrize("name", ON_FILMS)
+def test_the_published_settings_serve_action_units(name: str) -> None:
+    """What is published for faces runs as it is where vision is 35 features, one frame per clip or many."""
+    for frames in ([1, 1], [40, 3]):
+        split = random_split({"audio": [70, 40], "vision": frames}, {"audio": 13, "vision": 35}, seed=3, classes=2)
+        small = {key: value for key, value in TINY.get(name, {}).items() if key != "grid"}
+        config = merged(dict(methods[name].presets["ravdess"]), small)
+        assert predict(build(name, split, "classification", **config).eval(), whole(split)).isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("dim", "expected"), [(1, (1, 1)), (3, (1, 3)), (4, (2, 1)), (35, None), (256, (16, 1)), (768, (16, 3)), (12, (2, 3)), (6, None)]
+)
 def test_squares_are_recognised(dim: int, expected: tuple[int, int] | None) -> None:
-    assert square(dim) == expected
+    found = square(dim)
+    assert (None if found is None else (found.side, found.channels)) == expected
 
 
 def test_settings_are_checked() -> None:
     wrong: list[tuple[str, dict[str, Any], str]] = [
-        ("av_transformer", {"frame_size": 100}, "multiple of 16"),
         ("av_transformer", {"sequence_steps": {"text": 50, "audio": 12, "vision": 50}}, "at least 13"),
         ("convmixer_frames", {"kernel": 4}, "kernel = 4 is even"),
-        ("convmixer_frames", {"frame_size": 112, "grid": 5}, "grid = 5 does not divide"),
         ("msaf", {"sequence_steps": {"text": 50, "audio": 11, "vision": 50}}, "greater than or equal to 12"),
     ]
     for name, settings, words in wrong:
         with pytest.raises(ValidationError, match=words):
             methods[name].Config(**settings)
+    for name, side, words in [("av_transformer", 100, "no multiple of 16"), ("convmixer_frames", 100, "grid = 16 does not divide vision")]:
+        with pytest.raises(ConfigError, match=words):
+            methods[name](of({"vision": 3 * side**2}, side), EIGHT, methods[name].Config())
     with pytest.raises(ConfigError, match="audio has 40 features.*picture_channels = 3"):
         methods["resnet34_mfcc"](Inputs({"audio": 40}), EIGHT, methods["resnet34_mfcc"].Config(picture_channels=3))
 
@@ -161,9 +186,9 @@ def test_no_setting_is_without_effect(name: str, path: tuple[str, ...], value: A
     key = path[0]
     if key in ("heads", "groups") or path[-1] in ("text", "vision") or (key, path[-1]) == ("networks", "audio"):
         pytest.skip("told apart by weights alone, or of a modality that reads otherwise here")
-    base = merged(methods[name].Config().model_dump(), TINY.get(name, {}) | {"frame_size": 16})
+    base = merged(methods[name].Config().model_dump(), TINY.get(name, {}))
     words = {"middle": "mean", "mean": "middle", "none": "imagenet", "late": "attention", "attention": "late"} | {"probabilities": "logits"}
-    special: dict[str, Any] = {"frame_size": None, "grid": 2, "kernel": 5, "picture_channels": 2, "block_channels": (3, 8)}
+    special: dict[str, Any] = {"grid": 2, "kernel": 5, "picture_channels": 2, "block_channels": (3, 8)}
     if key in special:
         other: Any = special[key]
     elif isinstance(value, str):
@@ -194,7 +219,7 @@ def test_every_classifier_trains_with_every_loss(name: str) -> None:
     split = films()
     batch, found = whole(split), {}
     for loss in ("cross_entropy", "focal", "weighted_focal", "calibrated_focal", "fldw"):
-        settings = TINY.get(name, {}) | {"frame_size": 16} if name in ON_FILMS else TINY.get(name, {})
+        settings = TINY.get(name, {})
         method = build(name, split, "classification", **settings | {"task_loss": loss})
         config = methods[name].Config(**settings | {"task_loss": loss})
         objective = training_objective(config, TASKS["classification"])
@@ -217,7 +242,7 @@ def test_every_classifier_trains_with_every_loss(name: str) -> None:
 
 def test_average_is_that_of_probabilities_and_teaches_nothing() -> None:
     split = films()
-    method, batch = build("av_average", split, "classification", **TINY["av_average"] | {"frame_size": 16}), whole(split)
+    method, batch = build("av_average", split, "classification", **TINY["av_average"]), whole(split)
     method.eval()
     logits = method.streams.heads(method.streams(batch.features, batch.lengths))
     expected = torch.stack([y.softmax(1) for y in logits.values()]).mean(0)
@@ -233,7 +258,7 @@ def test_average_is_that_of_probabilities_and_teaches_nothing() -> None:
         F.cross_entropy(y, batch.labels).backward()
         alone = {key: p.grad for key, p in method.named_parameters() if p.grad is not None}
         assert alone and all(torch.allclose(together[key], grad, atol=1e-6) for key, grad in alone.items())
-    logit = build("av_average", split, "classification", **TINY["av_average"] | {"frame_size": 16, "scores": "logits"}).eval()
+    logit = build("av_average", split, "classification", **TINY["av_average"] | {"scores": "logits"}).eval()
     raw = logit.streams.heads(logit.streams(batch.features, batch.lengths))
     torch.testing.assert_close(logit(batch).prediction, torch.stack(list(raw.values())).mean(0))
 
@@ -241,7 +266,7 @@ def test_average_is_that_of_probabilities_and_teaches_nothing() -> None:
 @pytest.mark.parametrize(("name", "summed"), [("mmtm", False), ("msaf", True)])
 def test_heads_are_averaged_or_summed_after_both_sites(name: str, summed: bool) -> None:
     split = films()
-    method, batch = build(name, split, "classification", **TINY[name] | {"frame_size": 16}).eval(), whole(split)
+    method, batch = build(name, split, "classification", **TINY[name]).eval(), whole(split)
     first, second = method.transfer if name == "mmtm" else method.attention
     nets = method.streams
     x = first({key: net.early(batch.features[key], batch.lengths[key]) for key, net in nets.each.items()})
@@ -274,7 +299,7 @@ def test_transformer_attention_by_hand() -> None:
 def test_where_streams_meet(fusion: str) -> None:
     """By hand from the method's own parts."""
     split = films()
-    method = build("av_transformer", split, "classification", **TINY["av_transformer"] | {"frame_size": 16, "fusion": fusion}).eval()
+    method = build("av_transformer", split, "classification", **TINY["av_transformer"] | {"fusion": fusion}).eval()
     batch = whole(split)
     assert isinstance(method, AVTransformer)
     sound = method.early["audio"](method._read(batch, "audio"))
@@ -299,7 +324,7 @@ def test_where_streams_meet(fusion: str) -> None:
 def test_every_fusion_serves_every_subset(fusion: str, modalities: tuple[str, ...]) -> None:
     """Every trained parameter gets a gradient, and with several modalities each stream's prediction hears of all."""
     split = films(modalities)
-    method = build("av_transformer", split, "classification", **TINY["av_transformer"] | {"frame_size": 16, "fusion": fusion})
+    method = build("av_transformer", split, "classification", **TINY["av_transformer"] | {"fusion": fusion})
     batch = whole(split)
     F.cross_entropy(method(batch).prediction, batch.labels).backward()
     assert not [name for name, p in method.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.any())]
@@ -339,6 +364,18 @@ def test_logistic_is_scikit_learns_on_clip_statistics(classes: int) -> None:
     found = predict(method, whole(split)).softmax(1).numpy()
     np.testing.assert_allclose(found[:, :classes], model.predict_proba(x), atol=1e-5)
     assert not found[:, classes:].any(), "a class that was not trained on"
+
+
+def test_logistic_reads_pictures_by_areas() -> None:
+    """Frames of 16 x 16 colours by the means of 4 x 4 areas are frames of 4 x 4 colours; small ones are read as they are."""
+    split = films(("vision",))
+    vision = split.features["vision"]
+    blocks = vision.values.view(-1, 4, 4, 4, 4, 3).float().mean((2, 4)).reshape(-1, 4 * 4 * 3) / 255
+    small = replace(split, features={"vision": replace(vision, values=blocks)})
+    one, other = (build("logistic", part, "classification", side=4) for part in (split, small))
+    torch.testing.assert_close(predict(one, whole(split)), predict(other, whole(small)), rtol=0, atol=1e-4)
+    whole_pictures = build("logistic", split, "classification", side=16)
+    assert whole_pictures.weight.shape == (3, 2 * 768) and one.weight.shape == (3, 2 * 48)
 
 
 def test_logistic_knows_classes_only_and_needs_no_more_than_one() -> None:

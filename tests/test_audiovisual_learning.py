@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import build, predict, whole
-from test_audiovisual_baselines import CLASSIFIERS, ON_FILMS, TINY
+from helpers import build, filmed, predict, whole
+from test_audiovisual_baselines import CLASSIFIERS, TINY
 
 from harness.data.schema import Ragged, Split
 from harness.training import methods
@@ -28,7 +28,7 @@ def patterns(seed: int) -> Split:
     sound = wave[..., None] * np.array([1.0, -1.0, 0.5, 1.0])
     features = {name: ragged(x + 0.3 * rng.normal(size=x.shape)) for name, x in {"audio": sound, "vision": films}.items()}
     names = tuple(f"clip{i}" for i in range(CLIPS))
-    return Split(features, torch.arange(CLIPS), names, names, torch.from_numpy(labels))
+    return filmed(Split(features, torch.arange(CLIPS), names, names, torch.from_numpy(labels)))
 
 
 def ragged(x: np.ndarray) -> Ragged:
@@ -41,7 +41,7 @@ def ragged(x: np.ndarray) -> Ragged:
 @pytest.mark.parametrize("name", CLASSIFIERS)
 def test_patterns_are_found_in_clips_that_were_not_trained_on(name: str) -> None:
     train, test = patterns(0), patterns(1)
-    settings = TINY.get(name, {}) | ({"frame_size": SIDE} if name in ON_FILMS else {})
+    settings = TINY.get(name, {})
     if "sequence_steps" in methods[name].Config.model_fields:
         settings |= {"sequence_steps": {"text": SOUND, "audio": SOUND, "vision": SOUND}}
     method = build(name, train, "classification", **settings)

@@ -9,15 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import random_split, whole
+from helpers import filmed, random_split, whole
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from harness.data.batches import Batch, gather
 from harness.data.schema import Split
-from harness.errors import ConfigError
-from harness.training import Inputs, Method, MethodConfig, Output, Task, Training, methods
+from harness.training import Inputs, Method, MethodConfig, Output, Task, Training
 from harness.training.augmentation import augmented
 from harness.training.loop import Run, build, predict, train
 from harness.training.settings import Augmentation
@@ -28,7 +27,7 @@ TASK = Task(kind="classification", classes=("a", "b", "c"))
 
 def films(clips: int = 6, dim: int = SIDE * SIDE * COLOURS, seed: int = 0) -> Split:
     lengths = {"audio": [3] * clips, "vision": [FRAMES] * clips}
-    return random_split(lengths, {"audio": 2, "vision": dim}, seed, classes=3)
+    return filmed(random_split(lengths, {"audio": 2, "vision": dim}, seed, classes=3))
 
 
 def pictures(batch: Batch) -> Tensor:
@@ -84,12 +83,12 @@ def test_a_crop_enlarges_a_part(monkeypatch: pytest.MonkeyPatch) -> None:
 
         monkeypatch.setattr(seeds, "generator", lambda *_, draws=Draws: draws())
         split = films(2)
-        ramp = torch.arange(SIDE).float().view(1, 1, SIDE, 1).expand(len(split) * FRAMES, SIDE, SIDE, COLOURS).flatten(1)
+        ramp = torch.arange(SIDE, dtype=torch.uint8).view(1, 1, SIDE, 1).expand(len(split) * FRAMES, SIDE, SIDE, COLOURS).flatten(1)
         split = replace(split, features={**split.features, "vision": replace(split.features["vision"], values=ramp.contiguous())})
         found = changed(split, crop=0.5)[:, :, 1:-1, 1:-1]  # without the rim, which blends with what lies beyond
         expected = first - 0.5 + 0.5 * (torch.arange(SIDE) + 0.5)
         inner = expected[1:-1].clamp(0, SIDE - 1)
-        torch.testing.assert_close(found, inner.view(1, 1, 1, -1, 1).expand_as(found), rtol=0, atol=1e-4)
+        torch.testing.assert_close(255 * found, inner.view(1, 1, 1, -1, 1).expand_as(found), rtol=0, atol=1e-4)
 
 
 def test_frames_and_colours_of_a_clip_move_alike() -> None:
@@ -102,7 +101,7 @@ def test_frames_and_colours_of_a_clip_move_alike() -> None:
 
 
 def test_nothing_but_the_pictures_changes_and_padding_stays_zero() -> None:
-    split = random_split({"audio": [3, 2], "vision": [4, 1]}, {"audio": 2, "vision": 48}, 0, classes=3)
+    split = filmed(random_split({"audio": [3, 2], "vision": [4, 1]}, {"audio": 2, "vision": 48}, 0, classes=3))
     batch = whole(split)
     found = augmented(batch, split, MethodConfig(augmentation=Augmentation(flip=0.5, rotation=40.0, crop=0.2)), 1, 1)
     assert found.features["audio"] is batch.features["audio"] and found.lengths is batch.lengths and found.labels is batch.labels
@@ -148,16 +147,18 @@ def test_flips_come_as_often_as_asked_for() -> None:
 
 
 def test_features_are_no_pictures() -> None:
-    split = films(dim=35)
-    config = MethodConfig(augmentation=Augmentation(flip=0.5))
-    with pytest.raises(ConfigError, match="the 35 features of vision are not the pixels") as caught:
-        augmented(whole(split), split, config, 1, 1)
-    assert "augmentation.flip" in caught.value.fix and "--vision frames" in caught.value.fix
-    unset = methods["resnext3d"].Config(augmentation={"flip": 0.5})
-    batch = whole(split)
-    assert augmented(batch, split, unset, 1, 1) is batch, "with frame_size unset frames are features"
-    sound = split.only(("audio",))
-    assert augmented(whole(sound), sound, config, 1, 1).features.keys() == {"audio"}
+    """Whatever their number is: it is bytes that are pixels, as a film's frames are stored."""
+    config = MethodConfig(augmentation=Augmentation(flip=1.0))
+    lengths = {"audio": [3, 2], "vision": [4, 1]}
+    for dim in (35, 48):
+        split = random_split(lengths, {"audio": 2, "vision": dim}, 0, classes=3)
+        batch = whole(split)
+        assert augmented(batch, split, config, 1, 1) is batch
+    film = filmed(split)
+    assert augmented(whole(film), film, config, 1, 1).features["vision"].ne(whole(film).features["vision"]).any()
+    sound = film.only(("audio",))
+    batch = whole(sound)
+    assert augmented(batch, sound, config, 1, 1) is batch
 
 
 # ---- in the loop

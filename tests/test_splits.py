@@ -19,7 +19,7 @@ from harness.errors import ConfigError, DataError
 from harness.experiments.plan import Effort, method_trials
 
 ROLES = ("train", "valid", "test")
-GROUPED = ("grouped", "stratified-grouped", "holdout", "published")
+GROUPED = ("grouped", "stratified-grouped", "holdout", "consecutive", "published")
 
 
 def dataset_of(
@@ -72,7 +72,7 @@ def test_every_clip_has_one_role_and_groups_stay_whole(protocol: str, data: Data
             assert not (groups[0] & groups[1] or groups[0] & groups[2] or groups[1] & groups[2])
 
 
-@pytest.mark.parametrize("protocol", ["grouped", "stratified", "stratified-grouped", "published"])
+@pytest.mark.parametrize("protocol", ["grouped", "stratified", "stratified-grouped", "consecutive", "published"])
 @given(data=datasets())
 @settings(max_examples=15, deadline=None)
 def test_folds_test_and_validate_every_clip_once(protocol: str, data: Dataset) -> None:
@@ -85,7 +85,7 @@ def test_folds_test_and_validate_every_clip_once(protocol: str, data: Dataset) -
         assert sorted(clip for one in parts for clip in one[role].ids) == sorted(data.clips["id"])
 
 
-@pytest.mark.parametrize("protocol", ["grouped", "stratified-grouped", "published", "stratified"])
+@pytest.mark.parametrize("protocol", ["grouped", "stratified-grouped", "consecutive", "published", "stratified"])
 @given(data=datasets(), share=st.floats(0.1, 0.4))
 @settings(max_examples=15, deadline=None)
 def test_a_stated_share_is_cut_out_of_training_and_leaves_the_test_part_alone(protocol: str, data: Dataset, share: float) -> None:
@@ -166,6 +166,31 @@ def test_a_hold_out_draws_so_many_groups_as_it_says() -> None:
     assert str(drawn[2]) == "hold-out 3 of 16/4/4 groups"
 
 
+def test_consecutive_folds_are_the_actors_in_their_order() -> None:
+    """Six of 24 are those of the RAVDESS literature, however the clips lie and the actors are spelled."""
+    rng = np.random.default_rng(0)
+    for spelling in ("{:02}", "{}", "s{}", "Actor_{}"):
+        actor = rng.permutation(np.repeat(np.arange(1, 25), 3))
+        data = dataset_of([spelling.format(number) for number in actor], [0.0] * len(actor))
+        parts = [cut(data, fold) for fold in folds(6, protocol="consecutive")]
+        for number, one in enumerate(parts):
+            first = 4 * number + 1
+            assert set(one["test"].groups) == {spelling.format(first + i) for i in range(4)}
+            assert set(one["valid"].groups) == {spelling.format((first + 4 + i - 1) % 24 + 1) for i in range(4)}
+
+
+@given(data=datasets(), number=st.integers(3, 8))
+@settings(max_examples=25, deadline=None)
+def test_consecutive_folds_are_runs_of_like_numbers_of_groups(data: Dataset, number: int) -> None:
+    """Against a walk along the groups: each belongs to the fold in which its share of the way ends."""
+    tested = [cut(data, fold)["test"].groups for fold in folds(number, protocol="consecutive")]
+    names = sorted(set(data.clips["group"]), key=lambda name: int(name[1:]))
+    walk = [fold for name in names for fold, groups in enumerate(tested) if name in groups]
+    assert len(walk) == len(names) and walk == sorted(walk)
+    sizes = np.bincount(walk, minlength=number)
+    assert sizes.sum() == len(names) and sizes.max() - sizes.min() <= 1
+
+
 def test_published_folds_are_taken_as_they_are_in_the_order_of_their_numbers() -> None:
     names = ["10", "2", "0", "10", "2", "0"]
     data = dataset_of([f"g{i}" for i in range(6)], [0.0] * 6, fold=names)
@@ -220,13 +245,14 @@ def test_a_fold_enters_the_key_of_a_trial() -> None:
         Effort(folds=5, validation=0.2),
         Effort(folds=5, protocol="stratified"),
         Effort(folds=5, protocol="stratified-grouped"),
+        Effort(folds=5, protocol="consecutive"),
         Effort(groups=(20, 5, 5)),
         Effort(groups=(20, 5, 5), repeats=2),
     ]
     keys = [[trial.key for trial in method_trials("ridge", card, effort, {}, [1])] for effort in efforts]
-    assert [len(found) for found in keys] == [1, 5, 5, 5, 5, 1, 2]
-    assert keys[5][0] == keys[6][0]
-    assert len({key for found in keys for key in found}) == 23  # the first hold-out is in two of them
+    assert [len(found) for found in keys] == [1, 5, 5, 5, 5, 5, 1, 2]
+    assert keys[6][0] == keys[7][0]
+    assert len({key for found in keys for key in found}) == 28  # the first hold-out is in two of them
 
 
 @pytest.mark.parametrize(
@@ -237,6 +263,8 @@ def test_a_fold_enters_the_key_of_a_trial() -> None:
         (Fold(protocol="grouped", index=1, of=5, repeat=2), "fold 2/5, repeat 3"),
         (Fold(protocol="stratified", of=5), "stratified fold 1/5, repeat 1"),
         (Fold(protocol="published", of=5), "published fold 1/5"),
+        (Fold(protocol="consecutive", index=5, of=6), "consecutive fold 6/6"),
+        (Fold(protocol="consecutive", of=6, repeat=1, validation=0.2), "consecutive fold 1/6, repeat 2, 0.2 of training validates"),
     ],
 )
 def test_a_fold_has_a_name(fold: Fold, text: str) -> None:
@@ -260,6 +288,8 @@ def test_a_fold_has_a_name(fold: Fold, text: str) -> None:
         ({"groups": (16, 0, 4)}, "16/0/4"),
         ({"groups": (16, 4, 4), "validation": 0.1}, "without --validation"),
         ({"repeats": 3}, "nothing random to repeat"),
+        ({"number": 6, "repeats": 3, "protocol": "consecutive"}, "'consecutive' has nothing random to repeat"),
+        ({"protocol": "consecutive"}, "needs a number of folds"),
         ({"number": 5, "validation": 1.5}, "--validation 1.5"),
     ],
 )
@@ -272,6 +302,7 @@ def test_options_that_mean_nothing_are_refused(options: dict[str, Any], words: s
     ("fold", "words"),
     [
         (Fold(protocol="grouped", of=99), "29 groups, too few for 99 folds\nAsk for at most 29"),
+        (Fold(protocol="consecutive", of=99), "29 groups, too few for 99 folds\nAsk for at most 29"),
         (Fold(protocol="stratified", of=999), "114 clips, too few for 999 folds"),
         (Fold(protocol="holdout", groups=(16, 4, 4)), "29 groups, 16/4/4 makes 24\n.*29"),
         (Fold(protocol="published", of=5), "ships no folds"),

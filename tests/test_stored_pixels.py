@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,8 +14,10 @@ from test_store import FACTS, clips, features
 from harness.data import store
 from harness.data.assemble import Bytes, assemble
 from harness.data.checks.survey import survey
-from harness.data.schema import Dataset, Ragged, Source
+from harness.data.schema import Dataset, Picture, Ragged, Source
 from harness.data.transforms import standardise
+from harness.reporting.cards import card_text
+from harness.training import Inputs
 
 LENGTHS = (1, 2, 3, 1, 0, 4)
 
@@ -69,12 +72,33 @@ def test_padding_scaling_and_gains_are_those_of_the_values_that_are_read() -> No
         for a, b in zip(one.padded(rows), other.padded(rows), strict=True):
             assert torch.equal(a, b)
         assert all(torch.equal(a, b) for a, b in zip(one.joined(rows), other.joined(rows), strict=True))
+
+
+def test_pixels_are_told_from_features_by_how_they_are_stored() -> None:
+    """The same numbers: as bytes a picture, which standardising leaves in [0, 1]; as floats features, which it scales."""
     data = made()
     split = data.rows([0, 1, 2, 5])
-    other = replace(split, features={**split.features, "vision": floats})
-    scaled = [standardise(part, [], ("vision",))[0].frames("vision") for part in (split, other)]
-    torch.testing.assert_close(scaled[0], scaled[1], rtol=0, atol=0)
-    assert abs(float(scaled[0].mean())) < 1e-5
+    floats = replace(split, features={**split.features, "vision": as_floats(split.features["vision"])})
+    assert Inputs.of(split).pictures == {"vision": Picture(side=2, channels=3)} and Inputs.of(floats).pictures == {}
+    assert Inputs.of(split).dims == Inputs.of(floats).dims == {"audio": 2, "vision": 12}
+    assert data.card.modalities["vision"].picture == Picture(side=2, channels=3) and data.card.modalities["audio"].picture is None
+    both = ("audio", "vision")
+    pixels, features = (standardise(part, [part], both) for part in (split, floats))
+    for part in pixels:
+        assert torch.equal(part.frames("vision"), split.frames("vision"))
+        assert abs(float(part.frames("audio").mean())) < 1e-5
+    assert all(abs(float(part.frames("vision").mean())) < 1e-5 for part in features)
+
+
+def test_bytes_that_are_no_square_are_features() -> None:
+    wide = [np.zeros((length, 10), dtype=np.uint8) for length in LENGTHS]
+    data = made(wide)
+    assert data.features["vision"].picture is None and data.card.modalities["vision"].picture is None
+
+
+def test_the_card_says_what_pictures_it_has() -> None:
+    text = card_text(made().card)
+    assert "12 (2 x 2 colour pictures)" in text and re.search(r"\| audio +\| 2 +\|", text)
 
 
 def as_floats(ragged: Ragged) -> Ragged:

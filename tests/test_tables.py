@@ -537,7 +537,7 @@ def test_the_caption_states_budget_protocol_seeds_test_family_and_n(case: Case, 
     rendered = case.render(tmp_path / "out")
     for text in (rendered.markdown.read_text(encoding="utf-8"), rendered.console):
         for part in (
-            "budget 'quick' (at most 16 epochs)",
+            "budget 'quick' (at most 16 epochs, 64 frames of sound or features per clip)",
             "official split",
             "seeds 1, 2, 3",
             "two-level bootstrap over 60 clips",

@@ -346,7 +346,7 @@ def test_protocols_side_by_side() -> None:
     for item in ("t3", "t4", "t5"):
         draws, six, shipped = spec_of(f"mkcc/{item}").protocol
         assert draws.cuts() == [Fold(protocol="holdout", groups=(16, 4, 4), repeat=number) for number in range(5)]
-        assert [(fold.protocol, fold.of) for fold in six.cuts()] == [("grouped", 6)] * 6
+        assert [(fold.protocol, fold.of) for fold in six.cuts()] == [("consecutive", 6)] * 6
         assert len(shipped.cuts()) == len(facts("ravdess").folds) == 5 and shipped.kind == "published"
     (sessions,) = spec_of("mikl/t6").protocol
     assert len(sessions.cuts()) == 5 and facts("iemocap6").groups_are == "session"

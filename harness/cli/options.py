@@ -29,7 +29,7 @@ Folds = Annotated[int, typer.Option(min=0, help="Cross-validation with this many
 ProtocolName = Annotated[
     str,
     typer.Option(
-        help="official, grouped, stratified, stratified-grouped, holdout or published; default: grouped with --folds, else official.",
+        help="official, grouped, stratified, stratified-grouped, holdout, consecutive, published; default: grouped with --folds, official.",
         rich_help_panel="Split",
     ),
 ]

@@ -122,7 +122,7 @@ def _build(name: str, data: Dataset, modalities: tuple[str, ...], settings: Mapp
     data = text_encoder.tokenised(data, config.text_encoder)
     split = data.rows((train if len(train) else data.clips.index).tolist()).only(modalities)
     dims = {modality: split.features[modality].dim for modality in modalities}
-    method = loop.build(kind, Inputs(dims), data.card.task, config, seed=0)
+    method = loop.build(kind, Inputs.of(split), data.card.task, config, seed=0)
     method.fit(split)
     return _Built(name, method, config, dims)
 

@@ -161,8 +161,10 @@ def _modality(name: str, frames: Frames, ids: list[str], where: str) -> tuple[Ra
     offsets = np.concatenate([[0], lengths.cumsum()])
     values = np.zeros((offsets[-1], dim), dtype=np.uint8 if _are_pixels(frames) else np.float32)
     replaced = sum(_fill(values, parts[i : i + CHUNK], offsets[i:]) for i in range(0, len(parts), CHUNK))
+    ragged = Ragged(torch.from_numpy(values), torch.from_numpy(offsets.astype(np.int64)))
     card = ModalityCard(
         dim=dim,
+        picture=ragged.picture,
         frames=len(values),
         shortest=lengths.min(),
         mean_length=lengths.mean(),
@@ -170,7 +172,7 @@ def _modality(name: str, frames: Frames, ids: list[str], where: str) -> tuple[Ra
         nonfinite_replaced=replaced,
         empty_clips=int((real == 0).sum()),
     )
-    return Ragged(torch.from_numpy(values), torch.from_numpy(offsets.astype(np.int64))), card
+    return ragged, card
 
 
 def _fill(values: np.ndarray, parts: Sequence[np.ndarray], offsets: np.ndarray) -> int:

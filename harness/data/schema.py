@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import isqrt
 from pathlib import Path
 from typing import Literal
 
@@ -22,6 +23,7 @@ from harness.data.pages import Pages
 MODALITIES = ("text", "audio", "vision")
 SPLITS = ("train", "valid", "test")
 CLIP_COLUMNS = ("id", "group", "split", "label", "text")
+CHUNK = 128  # clips averaged at a time: films do not fit into memory as numbers
 MORE_COLUMNS = ("fold", "audio", "video")  # where known: name of the published fold; media files, below Dataset.media_root
 
 
@@ -45,10 +47,30 @@ class Task(Frozen):
         return len(self.classes) if self.kind == "classification" else 1
 
 
+class Picture(Frozen):
+    """What one frame of pixels is: a square, its pixels line by line, of each its channels: 1 (grey) or 3 (red, green, blue)."""
+
+    side: int = Field(ge=1)
+    channels: Literal[1, 3]
+
+    def __str__(self) -> str:
+        return f"{self.side} x {self.side} {'grey' if self.channels == 1 else 'colour'}"
+
+
+def square(dim: int) -> Picture | None:
+    """The square picture that ``dim`` bytes are, None if they are none. No number is both a square and three of them."""
+    for channels in (1, 3):
+        side = isqrt(dim // channels)
+        if side and channels * side**2 == dim:
+            return Picture(side=side, channels=channels)
+    return None
+
+
 class ModalityCard(Frozen):
     """Facts on one modality of one stored data set. Lengths are frames per clip."""
 
     dim: int
+    picture: Picture | None = Field(None, description="set where frames are pixels")
     frames: int
     shortest: int
     mean_length: float
@@ -121,6 +143,11 @@ class Ragged:
     @property
     def dim(self) -> int:
         return int(self.values.shape[1])
+
+    @property
+    def picture(self) -> Picture | None:
+        """What a frame shows where frames are pixels: square ones, stored as bytes. None where they are vectors of features."""
+        return square(self.dim) if self.values.dtype == torch.uint8 else None
 
     @property
     def lengths(self) -> Tensor:
@@ -254,8 +281,10 @@ class Split:
 
     def means(self, modality: str) -> Tensor:
         """Mean over each clip's real frames, (N, dim); padding never enters (peers' fault: zeros averaged in)."""
-        lengths = self.lengths(modality)
-        clip = torch.repeat_interleave(torch.arange(len(self)), lengths)
-        frames = self.frames(modality).double()
-        total = torch.zeros(len(self), frames.shape[1], dtype=torch.float64).index_add_(0, clip, frames)
+        return torch.cat([self._means(modality, rows) for rows in torch.split(self.rows, CHUNK)])
+
+    def _means(self, modality: str, rows: Tensor) -> Tensor:
+        frames, lengths = self.features[modality].joined(rows)
+        clip = torch.repeat_interleave(torch.arange(len(rows)), lengths)
+        total = torch.zeros(len(rows), frames.shape[1], dtype=torch.float64).index_add_(0, clip, frames.double())
         return (total / lengths[:, None]).float()

@@ -7,11 +7,13 @@
 | ``stratified`` | the same, clip by clip with equal label shares; clips of one group lie on several sides | the next fold | the deal |
 | ``stratified-grouped`` | the same, whole groups with label shares as equal as they allow | the next fold | the deal |
 | ``holdout`` | groups drawn at random, so many as ``groups`` says (16/4/4: train, validate, test) | so many as it says | the draw |
+| ``consecutive`` | fold ``index`` of ``of``; runs of like numbers of groups in the order of their names | the next fold | nothing |
 | ``published`` | fold ``index`` of the folds that the data set ships (column ``fold`` of its clips) | the next fold | nothing |
 
 A group is what clips of one person or recording share: a video, an actor, a session (the data set's card says which). Only
 ``stratified`` lets one group train and test; its scores speak of people seen in training and are not comparable with others.
-Labels are stratified by class; intensities by their nearest whole number.
+Labels are stratified by class; intensities by their nearest whole number. Numbers in names of groups count as numbers: six
+``consecutive`` folds of 24 actors are actors 1-4, 5-8 and so on, as RAVDESS is often cut (Su et al. 2020).
 
 With ``validation`` stated (a share of the training clips), the validation part is instead cut out of what would train: whole
 groups drawn at random until their clips come nearest to the share; clip by clip and stratified under ``stratified``. The fold
@@ -23,6 +25,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import warnings
 from collections.abc import Callable
 from typing import Literal, get_args
@@ -37,9 +40,11 @@ from harness.data.schema import SPLITS, Dataset, Frozen, Split, Task
 from harness.errors import ConfigError, DataError
 from harness.registry import suggest
 
-Protocol = Literal["official", "grouped", "stratified", "stratified-grouped", "holdout", "published"]
+Protocol = Literal["official", "grouped", "stratified", "stratified-grouped", "holdout", "consecutive", "published"]
 PROTOCOLS: tuple[str, ...] = get_args(Protocol)
 DEALT = ("grouped", "stratified", "stratified-grouped")
+NUMBERED = (*DEALT, "consecutive")  # those whose number of folds the data do not say
+FIXED = ("official", "consecutive", "published")  # those with nothing random
 FOLD = "fold"  # the column of the clips in which a data set ships its folds
 
 Mask = NDArray[np.bool_]
@@ -67,7 +72,7 @@ class Fold(Frozen):
             return f"hold-out {self.repeat + 1} of {'/'.join(map(str, self.groups or ()))} groups"
         kind = "" if self.protocol == "grouped" else f"{self.protocol} "
         fold = f"{kind}fold {self.index + 1}/{self.of}"
-        return fold if self.protocol == "published" and not self.repeat else f"{fold}, repeat {self.repeat + 1}"
+        return fold if self.protocol in FIXED and not self.repeat else f"{fold}, repeat {self.repeat + 1}"
 
 
 class Parts(dict[str, Split]):
@@ -129,14 +134,14 @@ def strata(labels: pd.Series, task: Task) -> Ints:
 def _check(name: str, number: int, repeats: int, validation: float | None, groups: tuple[int, int, int] | None) -> None:
     least = 2 if validation is not None else 3
     if name in ("official", "holdout") and number:
-        raise ConfigError(f"the protocol '{name}' has no folds, {number} were asked for", f"With folds: {', '.join(DEALT)}, published.")
-    if name in DEALT and not number:
+        raise ConfigError(f"the protocol '{name}' has no folds, {number} were asked for", f"With folds: {', '.join(NUMBERED)}, published.")
+    if name in NUMBERED and not number:
         raise ConfigError(f"the protocol '{name}' needs a number of folds", "Say, for instance, --folds 5.")
     if name not in ("official", "holdout") and number < least:
         raise ConfigError(f"{number} folds cannot be cut into training, validation and test", f"Ask for at least {least} folds.")
     if validation is not None and not 0 < validation < 1:
         raise ConfigError(f"--validation {validation:g} is no share of the training clips", "Give a number between 0 and 1, such as 0.15.")
-    if repeats > 1 and name in ("official", "published") and validation is None:
+    if repeats > 1 and name in FIXED and validation is None:
         raise ConfigError(f"the protocol '{name}' has nothing random to repeat", "Leave --repeats out, or run more seeds.")
     if (name == "holdout") != (groups is not None):
         raise ConfigError("the protocol 'holdout' and --groups belong together", "Say, for instance, --protocol holdout --groups 16/4/4.")
@@ -227,6 +232,14 @@ def _stratified_grouped(dataset: Dataset, fold: Fold) -> Ints:
     return where
 
 
+def _consecutive(dataset: Dataset, fold: Fold) -> Ints:
+    names, group = _enough_groups(dataset, fold)
+    order = sorted(range(len(names)), key=lambda index: _numbered(str(names[index])))
+    place = np.empty(len(names), dtype=np.int64)
+    place[order] = np.arange(len(names)) * fold.of // len(names)
+    return place[group]
+
+
 def _shipped(dataset: Dataset, fold: Fold) -> Ints:
     names, where = _published(dataset)
     if fold.of != len(names):
@@ -242,6 +255,7 @@ _HELD_OUT: dict[str, Callable[[Dataset, Fold], tuple[Mask, Mask]]] = {
     "grouped": _folded(_grouped),
     "stratified": _folded(_stratified),
     "stratified-grouped": _folded(_stratified_grouped),
+    "consecutive": _folded(_consecutive),
     "published": _folded(_shipped),
 }
 
@@ -260,6 +274,12 @@ def _enough_groups(dataset: Dataset, fold: Fold) -> tuple[NDArray[np.str_], Ints
     if len(names) < fold.of:
         raise DataError(f"{dataset.card.name} has {len(names)} groups, too few for {fold.of} folds", f"Ask for at most {len(names)} folds.")
     return names, group
+
+
+def _numbered(name: str) -> tuple[tuple[str, int], ...]:
+    """A key to sort names by, in which numbers count as numbers: 2, 10; s2, s10; 01, 02."""
+    parts = re.split(r"([0-9]+)", name)
+    return tuple((text, int(number or -1)) for text, number in zip(parts[::2], [*parts[1::2], ""], strict=True))
 
 
 def _deal(sizes: Ints, fold: Fold) -> Ints:

@@ -181,7 +181,7 @@ class _Watched(Session):
 
     def _trained(self, dataset: Dataset, config: MethodConfig, train: Split, valid: Split, watch: AbstractContextManager[Any]) -> Method:
         """A new method, trained; ``watch`` is entered for each epoch's training part."""
-        inputs = Inputs({name: train.features[name].dim for name in self.identity.modalities})
+        inputs = Inputs.of(train)
         method = loop.build(methods[self.identity.method], inputs, dataset.card.task, config, self.identity.seed)
         watch_training(method, watch)
         last = time.perf_counter()

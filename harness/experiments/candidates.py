@@ -79,7 +79,7 @@ class _Evaluation:
         """One training, and whether it ended by passing the limit."""
         train, valid = (part.only(self.identity.modalities) for part in inner_parts(dataset, fold, self.job.inner_folds))
         train, valid = prepared(train, valid, [], config, seed)
-        inputs = Inputs({name: train.features[name].dim for name in self.identity.modalities})
+        inputs = Inputs.of(train)
         method = loop.build(methods[self.identity.method], inputs, dataset.card.task, config, seed)
         _need_training(method, self.identity.method)
         history: list[loop.Epoch] = []

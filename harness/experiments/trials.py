@@ -67,6 +67,8 @@ def resolve_config(method: type[Method], dataset: str, budget: Budget, device: s
 
     ``overrides`` has dotted keys (``training.learning_rate``). Raises ConfigError naming the key and the value.
     """
+    if method.closed_form:
+        budget = budget.model_copy(update={"longest": None})
     preset = _validate(method, dict(method.presets.get(dataset, {})), f"the preset '{dataset}'")
     capped = preset.model_copy(update={"training": budget.apply(preset.training).model_copy(update={"device": device})})
     settings = capped.model_dump()

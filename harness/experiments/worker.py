@@ -18,7 +18,7 @@ from threadpoolctl import threadpool_limits
 
 from harness.data import splits, store
 from harness.data.schema import Dataset, Split
-from harness.data.transforms import standardise
+from harness.data.transforms import shortened, standardise
 from harness.errors import HarnessError
 from harness.experiments import diagnosis
 from harness.experiments.environment import environment
@@ -115,7 +115,7 @@ class Session:
         dataset = store.load(identity.dataset, self.job.data_root)
         config = methods[identity.method].Config.model_validate(identity.config)
         train, valid, test = self._splits(dataset, config)
-        inputs = Inputs({name: train.features[name].dim for name in identity.modalities})
+        inputs = Inputs.of(train)
         method = loop.build(methods[identity.method], inputs, dataset.card.task, config, identity.seed)
         # The test split enters without labels; they are read again only to score, after the last prediction.
         seen = missing.at_rate(missing.weighted(test, config.input_weights), config.missing.rate, identity.seed)
@@ -236,7 +236,9 @@ class Session:
 
 
 def prepared(train: Split, valid: Split, others: Sequence[Split], config: MethodConfig, seed: int) -> list[Split]:
-    """What training and validation read, then ``others``, which are standardised alike but complete and not weighted."""
+    """What training and validation read, then ``others``, which are shortened and standardised alike but complete and not weighted."""
+    if config.training.longest is not None:
+        train, valid, *others = shortened([train, valid, *others], config.training.longest, ("audio", "vision"))
     scaled = [name for name in config.training.standardise if name != "text" or config.text_encoder.path is None]
     train, valid, *others = standardise(train, [valid, *others], scaled)
     if config.input_weights.where == "all":

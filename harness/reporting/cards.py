@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tabulate import tabulate
 
-from harness.data.schema import Card, Dataset
+from harness.data.schema import Card, Dataset, ModalityCard
 from harness.reporting.card_counts import Bars, lengths, missing
 
 
@@ -45,11 +45,15 @@ def _facts(card: Card) -> str:
 
 def _features(card: Card) -> str:
     rows = [
-        (name, m.dim, m.frames, f"{m.shortest} / {m.mean_length:.1f} / {m.longest}", m.nonfinite_replaced, m.empty_clips)
+        (name, _width(m), m.frames, f"{m.shortest} / {m.mean_length:.1f} / {m.longest}", m.nonfinite_replaced, m.empty_clips)
         for name, m in card.modalities.items()
     ]
     headers = ("modality", "width", "frames", "frames per clip (min / mean / max)", "NaN or inf set to 0", "clips without frames")
     return tabulate(rows, headers, tablefmt="github")
+
+
+def _width(modality: ModalityCard) -> str | int:
+    return f"{modality.dim} ({modality.picture} pictures)" if modality.picture else modality.dim
 
 
 def _splits(card: Card) -> str:

@@ -18,24 +18,22 @@ from harness.nn.streams import POOL, FilmStream, SequenceStream, Stream, Streams
 from harness.training.by_modality import ByModality, Rate
 from harness.training.contract import Inputs, LossWeights, MethodConfig
 from harness.training.objectives import task_objective
-from harness.training.pixels import frame_channels
 from harness.training.settings import Training
 
 Four = tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt]
 Three = tuple[PositiveInt, PositiveInt, PositiveInt]
 Steps = Annotated[int, Field(ge=POOL + 4)]
 
-# Su et al. 2020 on RAVDESS: 70 epochs without early stopping; faces of 224 x 224 in ImageNet's colours, mirrored and cut to .8 of
+# Su et al. 2020 on RAVDESS: 70 epochs without early stopping; faces in ImageNet's colours (224 x 224 there), mirrored and cut to .8 of
 # their area at the least, all frames of a clip alike.
 TRAINING: dict[str, Any] = {"batch_size": 4, "learning_rate": 1e-3, "max_epochs": 70, "patience": 70}
 FACES: dict[str, Any] = {
-    "frame_size": 224,
     "colours": "imagenet",
     "augmentation": {"flip": 0.5, "crop": 0.106},
-    "training": TRAINING | {"standardise": ("audio",)},
+    "training": TRAINING,
 }
 
-# Shi et al. 2024 (AMCM) and the systems beside it: 120 epochs, a tenth of the rate after 30, 60 and 90; faces of 112 x 112, turned and cut.
+# Shi et al. 2024 (AMCM) and the systems beside it: 120 epochs, a tenth of the rate after 30, 60 and 90; faces (112 x 112), turned and cut.
 LONG_TRAINING: dict[str, Any] = {
     "batch_size": 8,
     "learning_rate": 1e-4,
@@ -46,9 +44,8 @@ LONG_TRAINING: dict[str, Any] = {
     "patience": 120,
 }
 SMALL_FACES: dict[str, Any] = {
-    "frame_size": 112,
     "augmentation": {"rotation": 10.0, "crop": 0.1},
-    "training": LONG_TRAINING | {"standardise": ("audio",)},
+    "training": LONG_TRAINING,
 }
 
 
@@ -60,20 +57,20 @@ def presets(settings: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
 class FilmConfig(MethodConfig):
     """Settings of a method that reads films.
 
-    With ``frame_size`` unset, a frame is a vector of features (action units, embeddings): a picture of one pixel.
+    The data say what a frame is: a picture of pixels, or a vector of features (action units, embeddings), which is read as a
+    picture of one pixel with so many channels.
     """
 
-    frame_size: PositiveInt | None = Field(None, description="pixels per side of vision's frames, grey or colour; unset: features")
     steps: PositiveInt = Field(30, description="frames that a film is brought to")
     sampling: Sampling = Field("middle", description="how: the middle frame of as many equal parts, or the mean over each")
-    colours: Colours = Field("none", description="imagenet: frames minus that set's mean colour, over its deviation")
+    colours: Colours = Field("none", description="of pixels; imagenet: minus that set's mean colour, over its deviation")
 
-    def pictures(self, name: str, dim: int) -> Pictures:
-        """Reads the modality ``name`` with ``dim`` features per frame; ConfigError where these are not such frames."""
-        size = self.frame_size if name == "vision" else None
-        if size is None:
-            return Pictures(1, dim, self.steps, self.sampling)
-        return Pictures(size, frame_channels(name, dim, size), self.steps, self.sampling, self.colours)
+    def pictures(self, inputs: Inputs, name: str) -> Pictures:
+        """Reads the frames of the modality ``name``."""
+        picture = inputs.pictures.get(name)
+        if picture is None:
+            return Pictures(1, inputs.dims[name], self.steps, self.sampling)
+        return Pictures(picture.side, picture.channels, self.steps, self.sampling, self.colours)
 
 
 class ResNeXtConfig(FilmConfig):
@@ -85,9 +82,9 @@ class ResNeXtConfig(FilmConfig):
     groups: PositiveInt = Field(32, description="film: groups of the middle convolutions")
     training: Training = Training(**TRAINING)
 
-    def film(self, name: str, dim: int, outputs: int) -> FilmStream:
-        """The network of the modality ``name`` with ``dim`` features per frame."""
-        return FilmStream(self.pictures(name, dim), outputs, self.blocks, self.widths, self.stem, self.groups)
+    def film(self, inputs: Inputs, name: str, outputs: int) -> FilmStream:
+        """The network of the modality ``name``."""
+        return FilmStream(self.pictures(inputs, name), outputs, self.blocks, self.widths, self.stem, self.groups)
 
 
 class SequenceConfig(MethodConfig):
@@ -117,10 +114,10 @@ class StreamConfig(ResNeXtConfig, SequenceConfig):
 
     def streams(self, inputs: Inputs, task: Task) -> Streams:
         """A network for every modality."""
-        return Streams({name: self._stream(name, dim, task.outputs) for name, dim in inputs.dims.items()})
+        return Streams({name: self._stream(inputs, name, task.outputs) for name in inputs.dims})
 
-    def _stream(self, name: str, dim: int, outputs: int) -> Stream:
-        return self.film(name, dim, outputs) if self.networks[name] == "film" else self.sequence(name, dim, outputs)
+    def _stream(self, inputs: Inputs, name: str, outputs: int) -> Stream:
+        return self.film(inputs, name, outputs) if self.networks[name] == "film" else self.sequence(name, inputs.dims[name], outputs)
 
 
 class UnimodalWeights(LossWeights):
@@ -147,6 +144,23 @@ class UnimodalLoss:
 def shaped(y: Tensor, task: Task) -> Tensor:
     """Outputs (B, outputs) as a prediction: (B,) intensities or (B, classes) logits."""
     return y.squeeze(1) if task.kind == "regression" else y
+
+
+def patched(inputs: Inputs, name: str, grid: int) -> tuple[int, int, int]:
+    """Side, channels and patches per side of the frames of ``name``; a vector of features is one patch of one pixel.
+
+    ConfigError where patches would not be of whole pixels.
+    """
+    picture = inputs.pictures.get(name)
+    if picture is None:
+        return 1, inputs.dims[name], 1
+    if picture.side % grid:
+        allowed = ", ".join(str(part) for part in range(1, picture.side + 1) if picture.side % part == 0)
+        raise ConfigError(
+            f"grid = {grid} does not divide {name}'s frames of {picture.side} x {picture.side} pixels: patches are of whole pixels",
+            f"Set grid to one of {allowed}, or extract frames of another size: --set frames.size={grid * -(-picture.side // grid)}.",
+        )
+    return picture.side, picture.channels, grid
 
 
 def only(inputs: Inputs, modality: str, method: str) -> int:

@@ -16,41 +16,29 @@ from torch import Tensor
 
 from harness import seeds
 from harness.data.batches import Batch
-from harness.data.schema import Split
-from harness.errors import ConfigError
+from harness.data.schema import Picture, Split
 from harness.training.contract import MethodConfig
-from harness.training.pixels import square
 from harness.training.settings import Augmentation
-
-FILM = "vision"
 
 
 def augmented(batch: Batch, train: Split, config: MethodConfig, seed: int, epoch: int) -> Batch:
     """``batch`` of clips of ``train`` as epoch ``epoch`` trains on it; ``batch`` itself where nothing is to be changed.
 
-    Frames of a method whose ``frame_size`` is unset are features and stay. ConfigError where a method without that setting is
-    given frames that are no square pictures.
+    Modalities whose frames are pixels are changed; vectors of features stay as they are.
     """
     settings = config.augmentation
-    if not settings.active or FILM not in batch.features or getattr(config, "frame_size", True) is None:
+    films = {name: picture for name, ragged in train.features.items() if (picture := ragged.picture) is not None}
+    if not settings.active or not films:
         return batch
-    side, channels = _picture(batch.features[FILM].shape[2])
-    names = [train.ids[place] for place in batch.position.tolist()]
-    mirrored, grid = _drawn(names, settings, seed, epoch)
-    x = batch.features[FILM]
-    pictures = x.view(*x.shape[:2], side, side, channels)
-    changed = _warped(torch.where(mirrored[:, None, None, None, None], pictures.flip(3), pictures), grid)
-    return replace(batch, features={**batch.features, FILM: changed.reshape(x.shape)})
+    mirrored, grid = _drawn([train.ids[place] for place in batch.position.tolist()], settings, seed, epoch)
+    changed = {name: _changed(batch.features[name], picture, mirrored, grid) for name, picture in films.items()}
+    return replace(batch, features={**batch.features, **changed})
 
 
-def _picture(dim: int) -> tuple[int, int]:
-    found = square(dim)
-    if found is None:
-        raise ConfigError(
-            f"augmentation changes pictures; the {dim} features of {FILM} are not the pixels of a square frame",
-            "Leave out augmentation.flip, augmentation.rotation and augmentation.crop, or extract frames: --vision frames.",
-        )
-    return found
+def _changed(x: Tensor, picture: Picture, mirrored: Tensor, grid: Tensor) -> Tensor:
+    """x (B, T, D), a picture per frame, mirrored where ``mirrored`` (B,) is true, then moved by ``grid`` (B, 2, 3)."""
+    pictures = x.view(*x.shape[:2], picture.side, picture.side, picture.channels)
+    return _warped(torch.where(mirrored[:, None, None, None, None], pictures.flip(3), pictures), grid).reshape(x.shape)
 
 
 def _drawn(names: Sequence[str], settings: Augmentation, seed: int, epoch: int) -> tuple[Tensor, Tensor]:

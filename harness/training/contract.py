@@ -19,18 +19,44 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from harness.data.batches import Batch
-from harness.data.schema import Split, Task
+from harness.data.schema import Picture, Split, Task
 from harness.registry import Registry
 from harness.training.settings import Augmentation, FocalLoss, InputWeights, Missing, Settings, TaskLoss, TextEncoder, Training
 
-__all__ = ["Batch", "Inputs", "LossWeights", "Method", "MethodConfig", "Output", "Split", "Task", "Training", "methods", "register_method"]
+__all__ = [
+    "Batch",
+    "Inputs",
+    "LossWeights",
+    "Method",
+    "MethodConfig",
+    "Output",
+    "Picture",
+    "Split",
+    "Task",
+    "Training",
+    "methods",
+    "register_method",
+]
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a model is built for: feature width by modality, in the order text, audio, vision (any subset)."""
+    """What a model is built for: feature width by modality, in the order text, audio, vision (any subset).
+
+    ``pictures`` has the modalities whose frames are pixels in [0, 1]; frames of the others are vectors of features.
+    """
 
     dims: Mapping[str, int]
+    pictures: Mapping[str, Picture] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, split: Split) -> Inputs:
+        """What the clips of ``split`` are."""
+        pictures = {name: ragged.picture for name, ragged in split.features.items()}
+        return cls(
+            {name: ragged.dim for name, ragged in split.features.items()},
+            {name: picture for name, picture in pictures.items() if picture is not None},
+        )
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -73,11 +99,13 @@ class Method(nn.Module):
     ``presets`` maps a data set's name to the configuration that was published for it (nested keys as in Config).
     ``separable``: a batch's loss is the mean of its clips' own losses, since nothing (batch statistics, a loss between
     clips) joins them; then a step's clips may be cut into parts at will (``training.accumulate_by_length``).
+    ``closed_form``: nothing is trained by gradient; a budget then does not shorten clips.
     """
 
     Config: ClassVar[type[MethodConfig]] = MethodConfig
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     reference: ClassVar[str] = ""
+    closed_form: ClassVar[bool] = False
     separable: ClassVar[bool] = False
 
     def __init__(self, inputs: Inputs, task: Task, config: Any) -> None:

@@ -11,7 +11,7 @@ import copy
 import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -112,7 +112,7 @@ def build(kind: type[Method], inputs: Inputs, task: Task, config: MethodConfig, 
     """
     encoder = text_encoder.load(config.text_encoder) if config.text_encoder.path else None
     if encoder is not None:
-        inputs = Inputs({**inputs.dims, "text": text_encoder.width(encoder)})
+        inputs = replace(inputs, dims={**inputs.dims, "text": text_encoder.width(encoder)})
     torch.manual_seed(seeds.derive(seed, "init"))  # after the encoder, which draws numbers while it loads
     method = kind(inputs, task, config)
     if config.training.accumulate_by_length and not kind.separable:

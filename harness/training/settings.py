@@ -45,6 +45,9 @@ class Training(Settings):
     standardise: tuple[str, ...] = Field(
         ("audio", "vision"), description="modalities z-scored per feature with mean and deviation of the training split's frames"
     )
+    longest: int | None = Field(
+        None, ge=1, description="frames of sound and of vision's features that longer clips are averaged down to; unset: all, as published"
+    )
     amp: bool = Field(False, description="bfloat16 autocast")
     compile: bool = Field(False, description="torch.compile the method")
     device: Literal["cpu", "cuda"] = "cpu"
@@ -95,7 +98,7 @@ class InputWeights(Settings):
 
 
 class Augmentation(Settings):
-    """Random changes of vision's pictures in training, the same for all frames of a clip; see harness.training.augmentation."""
+    """Random changes of films of pixels in training, the same for all frames of a clip; see harness.training.augmentation."""
 
     flip: Unit = Field(0.0, description="probability that a clip is mirrored, left to right")
     rotation: float = Field(0.0, ge=0, le=180, description="degrees: a clip is turned by an angle between -rotation and rotation")
@@ -113,11 +116,12 @@ class Budget(Settings):
     description: str
     max_epochs: int | None = None
     patience: int | None = None
+    longest: int | None = None
 
     def apply(self, training: Training) -> Training:
         """``training`` with this budget's caps."""
-        caps = {"max_epochs": self.max_epochs, "patience": self.patience}
-        capped = {key: min(getattr(training, key), cap) for key, cap in caps.items() if cap is not None}
+        caps = {"max_epochs": self.max_epochs, "patience": self.patience, "longest": self.longest}
+        capped = {key: min(getattr(training, key) or cap, cap) for key, cap in caps.items() if cap is not None}
         return training.model_copy(update=capped)
 
 
@@ -125,7 +129,7 @@ BUDGETS = {
     budget.name: budget
     for budget in (
         Budget(name="smoke", description="2 epochs: shows that everything runs; its numbers mean nothing", max_epochs=2, patience=2),
-        Budget(name="quick", description="at most 16 epochs", max_epochs=16),
+        Budget(name="quick", description="at most 16 epochs, 64 frames of sound or features per clip", max_epochs=16, longest=64),
         Budget(name="paper", description="the published number of epochs and patience"),
     )
 }
