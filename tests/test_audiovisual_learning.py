@@ -13,7 +13,7 @@ from harness.data.schema import Ragged, Split
 from harness.training import methods
 
 CLIPS, FRAMES, SIDE, SOUND = 48, 5, 16, 48
-STEPS, RATE, ENOUGH = 50, 5e-3, 0.75  # chance is a third
+STEPS, RATE, ENOUGH = 100, 5e-3, 0.75  # chance is a third
 
 
 def patterns(seed: int) -> Split:
