@@ -20,6 +20,7 @@ from harness.analysis import complexity, latency
 from harness.analysis.complexity import synthetic_batch
 from harness.analysis.flops import Count, Uncounted, count
 from harness.analysis.latency import Latency
+from harness.commands.profile import _comparable
 from harness.experiments import worker
 from harness.experiments.records import RecordStore
 from harness.training import Batch, Inputs, Method, Output, methods
@@ -384,6 +385,13 @@ def test_profile_prints_a_table_and_writes_all_figures(
     assert figures["latency"][0]["median"] == 0.002 and figures["latency"][0]["noisy"] is False
     assert document["methods"]["tfn"]["training"] is None
     assert figures["forward"]["flops"] == 2 * figures["forward"]["macs"]
+
+
+@pytest.mark.parametrize(("longest", "known"), [(None, True), (64, True), (5, True), (4, False)])
+def test_records_of_shortened_clips_say_nothing_of_whole_ones(place: Path, longest: int | None, known: bool) -> None:
+    """Clips have at most five frames."""
+    whole, short = (trial(stored(place / "data"), training__longest=value).identity.config for value in (None, longest))
+    assert (_comparable(whole, 5) == _comparable(short, 5)) is known
 
 
 def test_profile_without_latency_and_with_a_refused_one(

@@ -140,9 +140,10 @@ def _times(built: Sequence[_Built], data: Dataset, lengths: Mapping[str, int], t
 
 def _trained(store: RecordStore, one: _Built, data: Dataset, modalities: tuple[str, ...]) -> Trained | None:
     """Times of records of this method, data and configuration, whatever their budget."""
-    wanted = (one.name, data.card.fingerprint, modalities, _comparable(one.config.model_dump(mode="json")))
+    longest = max((data.card.modalities[name].longest for name in modalities), default=0)
+    wanted = (one.name, data.card.fingerprint, modalities, _comparable(one.config.model_dump(mode="json"), longest))
     identities = [record.identity for record in store.records() if record.identity.method == one.name]
-    alike = [each for each in identities if (each.method, each.data, each.modalities, _comparable(each.config)) == wanted]
+    alike = [each for each in identities if (each.method, each.data, each.modalities, _comparable(each.config, longest)) == wanted]
     runtimes = [runtime for each in alike if (runtime := store.runtime(each.key)) and runtime.epoch_seconds]
     if not runtimes:
         return None
@@ -150,7 +151,9 @@ def _trained(store: RecordStore, one: _Built, data: Dataset, modalities: tuple[s
     return Trained(len(runtimes), median(seconds), max(runtime.peak_memory_mb for runtime in runtimes))
 
 
-def _comparable(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A configuration without what only says how long training lasts."""
+def _comparable(config: Mapping[str, Any], frames: int) -> dict[str, Any]:
+    """A configuration without what only says how long training lasts, on clips of at most ``frames`` frames."""
     training = {key: value for key, value in config["training"].items() if key not in ("max_epochs", "patience")}
+    if (training.get("longest") or frames) >= frames:
+        training.pop("longest", None)  # shortens no clip
     return {**config, "training": training}
