@@ -7,20 +7,16 @@ of a training epoch, printed ``27' 13"``) and names of metrics. Published number
 from __future__ import annotations
 
 import re
-import tomllib
-from collections.abc import Iterable
 from decimal import Decimal
-from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, PositiveInt, ValidationError, field_validator, model_validator
+from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from harness.data import catalogue
 from harness.data.schema import Frozen
-from harness.errors import ConfigError
 from harness.experiments import toml_lines
+from harness.experiments.item_files import Items
 from harness.experiments.papers import Finding
-from harness.experiments.table_files import files
 from harness.registry import suggest
 from harness.training.metrics import metrics
 
@@ -139,39 +135,15 @@ class CostSpec(Frozen):
             raise ValueError(f"row '{row}': published.{column} = {printed}: write per cent as printed")
 
 
-# ---- where the files are
+# ---- the files
 
 
-def items() -> list[tuple[str, str]]:
-    """(paper, item) of every table of costs, sorted."""
-    return list(files("cost"))
-
-
-def is_item(target: str) -> bool:
-    """Whether ``target`` is a table of costs: ``iidaf/t9``."""
-    return tuple(target.split("/")) in items()
-
-
-def of(target: str) -> list[CostSpec]:
-    """The tables of costs that ``target``, an item or a paper, names; none for anything else."""
-    return [read(path) for (paper, item), path in files("cost").items() if target in (paper, f"{paper}/{item}")]
-
-
-def read(path: Path) -> CostSpec:
-    """The table in the file ``path``; ConfigError naming file, key and value where it is not valid."""
-    try:
-        text = path.read_text(encoding="utf-8")
-        content = tomllib.loads(text, parse_float=Decimal)
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read: {error}", "Mend it, or remove it.") from None
-    try:
-        return CostSpec.model_validate({**content, "paper": path.parent.name, "item": path.stem})
-    except ValidationError as error:
-        found = toml_lines.faults(path, text, error, _keys)
-        raise ConfigError(found, f"Keys of a table of costs: {', '.join(CostSpec.model_fields)}.") from None
-
-
-def _keys(place: toml_lines.Place) -> Iterable[str]:
-    """The keys of the table at ``place``."""
+def _keys(place: toml_lines.Place) -> list[str]:
+    """The keys of the TOML table at ``place``."""
     kinds: dict[str, type[Frozen]] = {"rows": CostRow, "inputs": Input, "findings": Finding}
-    return kinds[str(place[0])].model_fields if place else set(CostSpec.model_fields) - {"paper", "item"}
+    kind = kinds[str(place[0])] if place else CostSpec
+    return [name for name in kind.model_fields if name not in ("paper", "item")]
+
+
+_files = Items("cost", CostSpec, _keys)
+items, is_item, of, read = _files.items, _files.is_item, _files.of, _files.read

@@ -6,17 +6,15 @@ adjacency, ``splines``) is no record's: the row's first run is trained again for
 
 from __future__ import annotations
 
-import tomllib
-from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from harness.data.schema import Frozen
 from harness.errors import ConfigError
 from harness.experiments import papers, toml_lines
+from harness.experiments.item_files import Items
 from harness.experiments.papers import Finding, TableSpec
-from harness.experiments.table_files import files
 
 Shows = Literal["confusion", "features", "gates", "spatial", "temporal", "splines"]
 
@@ -47,32 +45,14 @@ class FigureSpec(Frozen):
         return self.shows != "confusion"
 
 
-def items() -> list[tuple[str, str]]:
-    """(paper, item) of every figure, sorted."""
-    return list(files("figure"))
+def _keys(place: toml_lines.Place) -> list[str]:
+    """The keys of the TOML table at ``place``."""
+    kind: type[Frozen] = Finding if place else FigureSpec
+    return [name for name in kind.model_fields if name not in ("paper", "item")]
 
 
-def is_item(target: str) -> bool:
-    """Whether ``target`` is a figure: ``iidaf/f4``."""
-    return tuple(target.split("/")) in items()
-
-
-def of(target: str) -> list[FigureSpec]:
-    """The figures that ``target``, an item or a paper, names; none for anything else."""
-    return [read(path) for (paper, item), path in files("figure").items() if target in (paper, f"{paper}/{item}")]
-
-
-def read(path: Path) -> FigureSpec:
-    """The figure in the file ``path``; ConfigError naming file, line, key and value where it is not valid."""
-    try:
-        text = path.read_text(encoding="utf-8")
-        content = tomllib.loads(text)
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read: {error}", "Mend it, or remove it.") from None
-    try:
-        return FigureSpec.model_validate({**content, "paper": path.parent.name, "item": path.stem})
-    except ValidationError as error:
-        raise ConfigError(toml_lines.faults(path, text, error, _keys), f"Keys of a figure: {', '.join(_keys(()))}.") from None
+_files = Items("figure", FigureSpec, _keys)
+items, is_item, of, read = _files.items, _files.is_item, _files.of, _files.read
 
 
 def tables_of(spec: FigureSpec) -> list[tuple[TableSpec, tuple[str, ...]]]:
@@ -89,8 +69,3 @@ def tables_of(spec: FigureSpec) -> list[tuple[TableSpec, tuple[str, ...]]]:
         )
     chosen = [(table, tuple(name for name in table.datasets if not spec.datasets or name in spec.datasets)) for table in found]
     return [(table, datasets) for table, datasets in chosen if datasets]
-
-
-def _keys(place: toml_lines.Place) -> list[str]:
-    kind: type[Frozen] = Finding if place else FigureSpec
-    return [name for name in kind.model_fields if name not in ("paper", "item")]

@@ -8,7 +8,6 @@ a number, or ``{ mean = 83.8, std = 0.34, dagger = true }``. A cell that is abse
 from __future__ import annotations
 
 import re
-import tomllib
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from decimal import Decimal
@@ -21,6 +20,7 @@ from harness.data import catalogue
 from harness.data.schema import Frozen
 from harness.errors import ConfigError
 from harness.experiments import toml_lines
+from harness.experiments.item_files import parsed
 from harness.experiments.schemes import Scheme
 from harness.experiments.table_files import files
 from harness.registry import suggest
@@ -133,6 +133,14 @@ class TableSpec(Frozen):
     def holes_in(self, dataset: str) -> list[Hole]:
         return [hole for hole in self.holes if not hole.datasets or dataset in hole.datasets]
 
+    def prints(self, row: Row, dataset: str) -> bool:
+        """Whether the paper has a number of ``row`` on ``dataset``, be it one that the file cannot give. Tuned rows are never printed."""
+        lost = any(row.name in hole.rows for hole in self.holes_in(dataset))
+        return not row.trials and (bool(row.published.get(dataset)) or lost)
+
+    def prints_any(self, dataset: str) -> bool:
+        return any(self.prints(row, dataset) for row in self.rows)
+
 
 def only(specs: Sequence[TableSpec], methods: Sequence[str]) -> list[TableSpec]:
     """``specs`` with rows measured by ``methods`` alone; the others stand as cited, and a note says that they were left out.
@@ -211,11 +219,7 @@ def load(paper: str, item: str) -> TableSpec:
 
 def read(path: Path) -> TableSpec:
     """The table in the file ``path``, checked; see ``load``."""
-    try:
-        text = path.read_text(encoding="utf-8")
-        content = tomllib.loads(text, parse_float=Decimal)
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read: {error}", "Mend it, or remove it.") from None
+    text, content = parsed(path)
     place = {"paper": path.parent.name, "item": path.stem}
     for key in place.keys() & content.keys():
         where = toml_lines.at(path, text, (key,))
