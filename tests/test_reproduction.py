@@ -172,4 +172,4 @@ def test_counts_and_sentences() -> None:
         "1 of 7 without a verdict: simulated data.",
     ]
     assert list(sentences(summarise(cells[-1:])))[0] == "None of the 1 printed numbers can be compared yet."
-    assert list(sentences(summarise([]))) == ["The paper prints no number here."]
+    assert list(sentences(summarise([]))) == ["No published number stands here."]

@@ -6,6 +6,7 @@ import csv
 import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from math import isnan
 from pathlib import Path
 
@@ -96,9 +97,11 @@ def _head(metric: Metric) -> str:
 
 
 def lines(table: CostTable) -> Iterator[tuple[CostRow, str, list[str]]]:
-    """Row, label, cells: each row's printed line, then what is known here where a registered method stands for it."""
+    """Row, label, cells: each row's printed line, if it has one, then what is known here where a registered method stands for it."""
     for row in table.spec.rows:
-        yield row, "published", [str(row.published.get(column, ABSENT)) for column in table.spec.columns]
+        if row.published or row.name not in table.here:
+            label = "published" if row.published else "not printed, not counted"
+            yield row, label, [str(row.published.get(column, ABSENT)) for column in table.spec.columns]
         if row.name in table.here:
             yield row, "here", [cell(table.here[row.name].figures.get(column), column) for column in table.spec.columns]
 
@@ -215,7 +218,12 @@ def _title(table: CostTable) -> str:
 
 
 def _body(table: CostTable, shown: Callable[[str], str]) -> list[list[str]]:
-    return [[shown(row.name) if label == "published" else "", label, *map(shown, cells)] for row, label, cells in lines(table)]
+    """A row's name stands on its first line only."""
+    return [
+        [shown(row.name) if i == 0 else "", label, *map(shown, cells)]
+        for _, block in groupby(lines(table), key=lambda line: line[0].name)
+        for i, (row, label, cells) in enumerate(block)
+    ]
 
 
 def _grid(table: CostTable, style: str, shown: Callable[[str], str]) -> str:
@@ -245,12 +253,8 @@ def _latex(table: CostTable) -> str:
     columns = list(zip(*(cells for *_, cells in told), strict=True))
     aligned = [all(siunitx.is_number(text) or text in (ABSENT, UNDEFINED) for text in column) for column in columns]
     blocks = [
-        [
-            [latex.escape(row.name) if label == "published" else "", label, *map(_latex_cell, cells, aligned)]
-            for row, label, cells in told
-            if row.name == wanted.name
-        ]
-        for wanted in table.spec.rows
+        [[latex.escape(name) if i == 0 else "", label, *map(_latex_cell, cells, aligned)] for i, (_, label, cells) in enumerate(block)]
+        for name, block in groupby(told, key=lambda line: line[0].name)
     ]
     return latex.fill(
         columns="ll" + "".join(siunitx.column(column) if one else "r" for column, one in zip(columns, aligned, strict=True)),
@@ -305,7 +309,8 @@ def _records(table: CostTable) -> Iterator[Sequence[object]]:
             unit = UNITS.get(column, "fraction" if column in metrics and metrics[column].percent else "")
             printed = row.value(column)
             scale = {"parameters": 1e6, "flops": 1e9, "latency": 1e-3}.get(column, 1.0)
-            yield spec.paper, spec.item, "as published", row.name, "published", column, _plain(printed, scale), "", unit, "", "", "", ""
+            if row.published:
+                yield spec.paper, spec.item, "as published", row.name, "published", column, _plain(printed, scale), "", unit, *[""] * 4
             figure = table.here[row.name].figures.get(column) if row.name in table.here else None
             if figure is not None:
                 values = _plain(None if figure.refused else figure.value), _plain(figure.spread)

@@ -8,7 +8,7 @@ from math import isnan
 from typing import Any
 
 from harness.reporting.layout import Cell, Line
-from harness.reporting.texts import Told, caption, legend, notes, test_name, title
+from harness.reporting.texts import Told, caption, legend, test_name, title
 from harness.training.metrics import metrics
 
 FORMAT = 1
@@ -44,7 +44,7 @@ def document(told: Told, lines: Sequence[Line]) -> str:
         ],
         "columns": [_column(told, name) for name in spec.metrics],
         "lines": [_line(told, line) for line in lines],
-        "notes": {note.heading: list(note.items) for note in notes(told)},
+        "notes": {note.heading: list(note.items) for note in told.notes},
     }
     return written(content)
 

@@ -12,7 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from harness.reporting import siunitx
 from harness.reporting.layout import COMPARISON_HEADS, Cell, Line, comparison_rows, heads
-from harness.reporting.texts import Told, caption, conditional_label, data_name, legend, notes, test_name, title, verdicts
+from harness.reporting.texts import Told, caption, conditional_label, data_name, legend, test_name, title, verdicts
 
 _SPECIAL = str.maketrans(
     {
@@ -49,7 +49,7 @@ def latex(told: Told, lines: Sequence[Line]) -> str:
         blocks=[_block(list(block), rooms) for _, block in groupby(lines, key=lambda line: line.row)],
         legend=rf"\textbf{{Best}}, \underline{{second best}}. {escape(legend(told))}",
         comparisons=[found for block in told.blocks if (found := _comparisons(block))],
-        notes=[(comment(note.heading), [comment(item) for item in note.items]) for note in notes(told)],
+        notes=[(comment(note.heading), [comment(item) for item in note.items]) for note in told.notes],
     )
 
 

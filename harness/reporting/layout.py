@@ -58,10 +58,12 @@ class Line:
 def build_lines(spec: TableSpec, dataset: str, measured: Mapping[str, Measured], family: Family, protocol: str = "") -> tuple[Line, ...]:
     """The lines in the order of the file, each row's measured line right below its published one; then the floors.
 
-    Best and second are marked among published lines and, apart from them, among complete measured lines. ``protocol``
-    names the one under which they were measured, where a table has several.
+    A row without published numbers has its measured line alone; one that was not measured either stays, and says so. Best
+    and second are marked among published lines and, apart from them, among complete measured lines. ``protocol`` names the
+    one under which they were measured, where a table has several.
     """
-    published = {row.name: _published(spec, row, dataset) for row in spec.rows if not row.trials}
+    shown = [row for row in spec.rows if spec.prints(row, dataset) or row.name not in measured]
+    published = {row.name: _published(spec, row, dataset) for row in shown}
     own = {name: _measured(spec, row, family, protocol) for name, row in measured.items()}
     chosen = [metrics[name] for name in spec.metrics]
     published, own = (dict(zip(lines, mark_lines(list(lines.values()), chosen), strict=True)) for lines in (published, own))
@@ -134,7 +136,8 @@ def _published(spec: TableSpec, row: Row, dataset: str) -> Line:
     lost = {name for hole in spec.holes_in(dataset) if row.name in hole.rows for name in hole.metrics}
     cells = row.published.get(dataset, {})
     shown = tuple(_printed(cells[name]) if name in cells else Cell(LOST if name in lost else ABSENT) for name in spec.metrics)
-    return Line(row.name, "published", f"published, {'re-run' if row.rerun else 'cited'}", shown)
+    label = f"published, {'re-run' if row.rerun else 'cited'}" if spec.prints(row, dataset) else "not printed, not run"
+    return Line(row.name, "published", label, shown)
 
 
 def _printed(cell: Published) -> Cell:

@@ -8,7 +8,7 @@ from itertools import groupby
 from tabulate import tabulate
 
 from harness.reporting.layout import COMPARISON_HEADS, Cell, Line, comparison_rows, heads
-from harness.reporting.texts import Told, caption, conditional_label, legend, notes, title, verdicts
+from harness.reporting.texts import Told, caption, conditional_label, legend, title, verdicts
 
 _MARKS = {"": "{}", "best": "**{}**", "second": "<u>{}</u>"}
 _PLAIN_MARKS = {"": "{}", "best": "{}*", "second": "{}+"}
@@ -33,7 +33,7 @@ def markdown(told: Told, lines: Sequence[Line]) -> str:
 def console(told: Told, lines: Sequence[Line]) -> str:
     """Title, caption, table and legend; what is missing; the rest is in the files."""
     body = _table(_body(lines, _plain_cell, str), list(_heads(told)), "simple")
-    urgent = [f"{note.heading}: {item}" for note in notes(told) if note.heading in URGENT for item in note.items]
+    urgent = [f"{note.heading}: {item}" for note in told.notes if note.heading in URGENT for item in note.items]
     return "\n\n".join([title(told), caption(told), body, f"* best, + second best. {legend(told)}", *urgent])
 
 
@@ -87,6 +87,6 @@ def _comparisons(told: Told) -> list[str]:
 
 
 def _notes(told: Told) -> Iterable[str]:
-    for note in notes(told):
+    for note in told.notes:
         yield f"- **{escape(note.heading)}**"
         yield from (f"  - {escape(item)}" for item in note.items)

@@ -111,7 +111,7 @@ def sentences(summary: Summary) -> Iterator[str]:
     """A summary in words: what was judged and how it came out, then why the rest was not."""
     counts, total = summary.counts, sum(summary.counts.values())
     if not total:
-        yield "The paper prints no number here."
+        yield "No published number stands here."
         return
     if summary.judged:
         yield (

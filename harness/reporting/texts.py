@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from math import isnan
 
 from harness.analysis.statistics import Comparison
@@ -46,6 +47,11 @@ class Told:
     scheme: Scheme = field(default_factory=Scheme)
     others: tuple[Told, ...] = ()
 
+    @cached_property
+    def notes(self) -> list[Note]:
+        """All notes that have something to say; every form of the table has them, so they are made once."""
+        return _notes(self)
+
     @property
     def blocks(self) -> tuple[Told, ...]:
         """One per protocol."""
@@ -81,10 +87,21 @@ def data_name(card: Card) -> str:
 
 def legend(told: Told) -> str:
     """What the signs in the cells mean, said without markup."""
+    differences = " Differences: means under one protocol minus means under another, percentages in points; no test is made of them."
+    return f"{_signs(told.spec.prints_any(told.dataset))}{differences if told.others else ''}"
+
+
+def _signs(printed: bool) -> str:
+    if not printed:
+        marks = "Best and second best are marked among lines with all runs finished."
+        return f"{marks} {ABSENT}: not run; {UNDEFINED}: undefined for a run."
     cells = f"{ABSENT}: not printed or not run; {LOST}: lost, see notes; {UNDEFINED}: undefined for a run."
     marks = "Best and second best are marked among published lines and, apart from them, among measured lines with all runs finished."
-    differences = " Differences: means under one protocol minus means under another, percentages in points; no test is made of them."
-    return f"{marks} {cells} † on published lines: the paper's own mark.{differences if told.others else ''}"
+    return f"{marks} {cells} † on published lines: the paper's own mark."
+
+
+def _apart(told: Told) -> str:
+    return f" {APART}" if told.card.simulated and told.spec.prints_any(told.dataset) else ""
 
 
 def significance(told: Told) -> str:
@@ -139,8 +156,7 @@ def verdicts(told: Told) -> str:
     return verdict_rule(told.spec.metrics, told.spec.alpha, told.card.task.high - told.card.task.low)
 
 
-def notes(told: Told) -> list[Note]:
-    """All notes that have something to say."""
+def _notes(told: Told) -> list[Note]:
     items = {
         "Data": _data(told),
         "Effort": _effort(told),
@@ -173,7 +189,7 @@ def _setting(told: Told) -> str:
     protocols = "; ".join(block.scheme.described for block in told.blocks)
     return (
         f"Measured on {data_name(told.card)}, {protocols}, budget '{told.budget.name}' ({told.budget.description}), {runs}; "
-        f"mean ± sample standard deviation over n finished runs.{' ' + APART if told.card.simulated else ''}"
+        f"mean ± sample standard deviation over n finished runs.{_apart(told)}"
     )
 
 
@@ -183,7 +199,7 @@ def _setting(told: Told) -> str:
 def _data(told: Told) -> Iterator[str]:
     card = told.card
     if card.simulated:
-        yield f"{data_name(card)}: no real clip entered the measured lines. {APART}"
+        yield f"{data_name(card)}: no real clip entered the measured lines.{_apart(told)}"
     inputs = ", ".join(
         f"{name} {m.dim}-d ({m.shortest} to {m.longest} frames, mean {m.mean_length:.1f})" for name, m in card.modalities.items()
     )

@@ -37,7 +37,8 @@
   // ---- sorting: up, down, the paper's order
   const NEXT = { none: "descending", descending: "ascending", ascending: "none" };
   const number = (cell) => {
-    const text = cell.dataset[cell.classList.contains("n") ? "m" : KEYS[view]];
+    const own = cell.classList.contains("n") || cell.closest("table").dataset.printed === undefined;
+    const text = cell.dataset[own ? "m" : KEYS[view]];
     return text ? Number(text) : NaN;
   };
   const compare = (a, b, column, sign) => {
