@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 
@@ -28,6 +29,23 @@ def write_atomic(path: Path, content: bytes | memoryview) -> None:
         temporary.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+def write_sealed(path: Path, content: bytes, code: str = "") -> None:
+    """``write_atomic`` below a line that vouches for ``content``, and for the state ``code`` of what made it."""
+    write_atomic(path, _seal(content, code) + b"\n" + content)
+
+
+def read_sealed(path: Path, code: str = "") -> bytes:
+    """What ``write_sealed`` wrote with this ``code``; ValueError where another one did or it was changed since, OSError for no file."""
+    head, _, content = path.read_bytes().partition(b"\n")
+    if head != _seal(content, code):
+        raise ValueError(f"{path} is damaged, or of another state of the code")
+    return content
+
+
+def _seal(content: bytes, code: str) -> bytes:
+    return hashlib.sha256(code.encode() + b"\n" + content).hexdigest().encode()
 
 
 def sync_folder(folder: Path) -> None:

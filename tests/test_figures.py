@@ -70,10 +70,32 @@ def test_strips_show_every_run_their_mean_and_the_published_number() -> None:
     shown = runs.Strip("MAE", {"A": [0.8, 0.9, 1.0], "B": [0.5, nan]}, {"A": 0.7})
     figure = runs.strips([shown, runs.Strip("Corr", {"B": [0.1]}, {})])
     first, second = figure.axes
-    points = {(one.get_marker(), one.get_ydata()[0]): list(one.get_xdata()) for one in first.lines}
-    assert points == {("D", 0): [0.7], ("o", 0): [0.8, 0.9, 1.0], ("|", 0): [pytest.approx(0.9)], ("o", 1): [0.5], ("|", 1): [0.5]}
+    assert points(first) == {("D", 0): [0.7], ("o", 0): [0.8, 0.9, 1.0], ("|", 0): [pytest.approx(0.9)], ("o", 1): [0.5], ("|", 1): [0.5]}
     assert [label.get_text() for label in first.get_yticklabels()] == ["A", "B"]
-    assert {(one.get_marker(), one.get_ydata()[0]) for one in second.lines} == {("o", 1), ("|", 1)}
+    assert points(second) == {("o", 1): [0.1], ("|", 1): [0.1]}
+
+
+def points(place) -> dict[tuple[str, int], list[float]]:
+    """(marker, height) -> where the points are."""
+    found: dict[tuple[str, int], list[float]] = {}
+    for one in place.lines:
+        for x, height in one.get_xydata():
+            found.setdefault((one.get_marker(), int(height)), []).append(float(x))
+    return found
+
+
+def test_hundreds_of_runs_are_three_things_to_draw() -> None:
+    """Each run a line of its own: no stroke leads from one to the next."""
+    curves = [runs.Curve([3.0, 2.0, 1.0], [3.0 + i, 2.0 + i, 2.5 + i], 1 + i % 3) for i in range(200)]
+    (place,) = runs.learning_curves({"A": curves}).axes
+    train, valid, best = place.lines
+    cut = [piece.tolist() for piece in np.split(valid.get_ydata(), np.flatnonzero(np.isnan(valid.get_ydata())))]
+    assert [[y for y in piece if not np.isnan(y)] for piece in cut] == [list(curve.valid) for curve in curves]
+    assert np.isnan(train.get_ydata()).sum() == 199 and (np.isnan(train.get_xdata()) == np.isnan(train.get_ydata())).all()
+    assert best.get_xydata().tolist() == [[c.best_epoch, c.valid[c.best_epoch - 1]] for c in curves]
+    svg = style.encoded(place.figure, "svg").decode()
+    paths = re.findall(r'<path d="([^"]*)"[^>]*stroke: #0072b2', svg)
+    assert len(paths) == 1 and paths[0].count("M") == 200
 
 
 def test_long_names_leave_room_for_one_panel() -> None:

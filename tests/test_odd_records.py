@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -147,10 +148,10 @@ def test_a_record_of_other_data_is_left_out_and_named(case: Case, tmp_path: Path
 def test_records_of_different_data_are_never_paired(case: Case) -> None:
     measured = case.measured()
     row = measured["Weak_1"]
-    foreign = {
-        unit: record.model_copy(update={"identity": record.identity.model_copy(update={"data": "0" * 64})})
-        for unit, record in row.records.items()
-    }
+    foreign = {}
+    for unit, run in row.records.items():
+        identity = run.identity.model_copy(update={"data": "0" * 64})
+        foreign[unit] = replace(run, head=run.head.model_copy(update={"identity": identity}))
     mixed = {**measured, "Weak_1": Measured("Weak_1", row.expected, foreign, row.faults, row.values)}
     with pytest.raises(RecordError, match="different data .fingerprints 0000000000000000 and ffffffffffffffff."):
         compare_rows(case.spec, mixed, resamples=100, seed=0)

@@ -339,10 +339,10 @@ def test_two_data_sets_make_a_diagram_of_ranks(case: Case) -> None:
     other = part.model_copy(update={"dataset": "mosei", "data": "mosei@tiny"})
     assert list(of_tables.of_paper([part])) == []
     (drawn,) = of_tables.of_paper([part, other])
-    labels = [one.get_label() for one in drawn.figure.axes[0].lines]
+    labels = [one.get_label() for one in drawn.drawing.figure().axes[0].lines]
     means = {row.name: row.cells[0].measured.value for row in part.rows if row.expected}
     order = sorted(means, key=means.__getitem__)
-    ranks = {label: one.get_xdata()[0] for label, one in zip(labels, drawn.figure.axes[0].lines, strict=True) if label in means}
+    ranks = {label: one.get_xdata()[0] for label, one in zip(labels, drawn.drawing.figure().axes[0].lines, strict=True) if label in means}
     assert [ranks[name] for name in order] == [1, 2, 3, 4] and drawn.kind == "t1_ranks"
 
 
@@ -359,7 +359,7 @@ def test_rows_of_different_weights_make_a_curve_beside_the_printed_one(case: Cas
     measured = case.measured()
     told = Told(case.spec, case.card, BUDGETS["quick"], measured, compare.compare_rows(case.spec, measured, resamples=200, seed=0), 200)
     (drawn,) = [one for one in of_tables.of_table(told) if one.kind == "weights"]
-    own, printed = drawn.figure.axes[0].lines
+    own, printed = drawn.drawing.figure().axes[0].lines
     assert own.get_xdata().tolist() == [0.25, 0.75] and printed.get_ydata().tolist() == [0.9, 0.8]
     assert own.get_ydata() == pytest.approx([measured[name].mean("mae") for name in weights])
     case.lose("Strong", 3)

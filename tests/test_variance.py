@@ -42,7 +42,9 @@ def test_expectations_are_the_traces_of_the_quadratic_forms():
         z = np.eye(row.max() + 1)[row]
         form = z @ np.linalg.inv(z.T @ z) @ z.T - 1 / 30
         effects = np.eye(column.max() + 1)[column]
-        assert variance._expected(row, column) == pytest.approx(np.trace(form @ effects @ effects.T), rel=1e-9)
+        expected = np.trace(form @ effects @ effects.T)
+        assert variance._expected([row, column])[0, 1] == pytest.approx(expected, rel=1e-9)
+        assert variance._expected([column, row])[1, 0] == pytest.approx(expected, rel=1e-9)
         y = random.normal(size=30)
         assert variance._squares(y - y.mean(), row) == pytest.approx(y @ form @ y, rel=1e-9)
 

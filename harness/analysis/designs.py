@@ -104,7 +104,10 @@ def compare(metrics: Sequence[Metric], pair: Pair, *, resamples: int = RESAMPLES
 
 def run_values(metric: Metric, pair: Pair) -> tuple[Floats, Floats]:
     """The metric of every run of A and of B on the clips that it tested: (S_a,), (S_b,)."""
-    a, b = (metric.finish((table * pair.tested(len(table))[..., None]).sum(axis=1)) for table in pair.tables(metric))
+    if pair.folds is None:
+        a, b = (metric.finish(table.sum(axis=1)) for table in pair.tables(metric))
+    else:
+        a, b = (metric.finish((table * pair.tested(len(table))[..., None]).sum(axis=1)) for table in pair.tables(metric))
     return a, b
 
 

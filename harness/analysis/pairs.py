@@ -6,14 +6,14 @@ Clips of one video share a speaker, a camera and a topic, so whole videos (clust
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from harness.errors import DataError
-from harness.training.metrics import Floats, Labels, Metric
+from harness.training.metrics import Floats, Labels, Metric, Statistics
 
 UNTESTED = -1  # in ``Pair.folds``: a clip that a run did not hold out
 
@@ -46,6 +46,7 @@ class Pair:
     paired_seeds: bool = True
     folds: ArrayLike | None = None
     train_clips: float | None = None
+    _tables: dict[Statistics, tuple[Floats, Floats]] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def clips(self) -> int:
@@ -56,7 +57,10 @@ class Pair:
 
         Raises ``DataError`` as ``Metric.statistics`` does, and when paired runs differ in number.
         """
-        a, b = _table(metric, self.a, self.truth), _table(metric, self.b, self.truth)
+        if metric.statistics not in self._tables:
+            sides = (_table(metric, side, self.truth) for side in (self.a, self.b))
+            self._tables[metric.statistics] = next(sides), next(sides)
+        a, b = self._tables[metric.statistics]
         if self.paired_seeds and len(a) != len(b):
             raise DataError(
                 f"{len(a)} runs of one system and {len(b)} of the other are no pairs",

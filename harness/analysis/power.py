@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import dataclass
 from math import nan, sqrt
 
@@ -94,8 +95,12 @@ def _clips_needed(difference: float, clip_error2: float, units: int, alpha: floa
     if clip_error2 == 0:
         return 0.0
     times = np.geomspace(2 / units, 1e6, 4000)
-    enough = t_power(abs(difference) / np.sqrt(clip_error2 / times), np.maximum(times * units - 1, 1.0), alpha) >= power
-    return float(times[enough.argmax()]) if enough.any() else float("inf")
+
+    def enough(place: int) -> bool:
+        return bool(t_power(abs(difference) / sqrt(clip_error2 / times[place]), max(times[place] * units - 1, 1.0), alpha) >= power)
+
+    first = bisect_left(range(len(times)), True, key=enough)  # power grows with the clips
+    return float(times[first]) if first < len(times) else float("inf")
 
 
 def _detectable(clip_error2: float, units: int, over_runs: float, runs: int, alpha: float, power: float) -> float:

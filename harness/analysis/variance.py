@@ -6,8 +6,9 @@ through its jackknife pseudo-values, which for a mean over clips are the clips' 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations_with_replacement
 from math import nan, sqrt
 
 import numpy as np
@@ -78,7 +79,7 @@ def components(values: Floats, factors: Mapping[str, Factor]) -> dict[str, float
     labels = {name: np.unique(factor, return_inverse=True)[1] for name, factor in factors.items()}
     labels["rest"] = np.arange(n)
     sums = [_squares(centred, label) for label in labels.values()]
-    expected = np.array([[_expected(row, column) for column in labels.values()] for row in labels.values()])
+    expected = _expected(list(labels.values()))
     scale = np.sqrt(np.abs(np.diag(expected))) + 1e-300
     if np.linalg.cond(expected / scale[:, None] / scale) > 1e10:
         raise DataError(
@@ -95,11 +96,17 @@ def _squares(centred: Floats, labels: NDArray[np.int64]) -> float:
     return float((totals**2 / np.bincount(labels)).sum())
 
 
-def _expected(row: NDArray[np.int64], column: NDArray[np.int64]) -> float:
-    """How often the variance of ``column``'s effect enters the sum of squares of ``row``, the mean's taken off."""
-    cells, counts = np.unique(row * (column.max() + 1) + column, return_counts=True)
-    within = (counts**2 / np.bincount(row)[cells // (column.max() + 1)]).sum()
-    return float(within - (np.bincount(column) ** 2).sum() / len(row))
+def _expected(labels: Sequence[NDArray[np.int64]]) -> Floats:
+    """[i, j]: how often the variance of the effect of ``labels[j]`` enters the sum of squares of ``labels[i]``, the mean's taken off."""
+    within = np.empty((len(labels), len(labels)))
+    sizes = [np.bincount(label) for label in labels]
+    for i, j in combinations_with_replacement(range(len(labels)), 2):
+        levels = len(sizes[j])
+        cells, counts = np.unique(labels[i] * levels + labels[j], return_counts=True)
+        within[i, j] = (counts**2 / sizes[i][cells // levels]).sum()
+        within[j, i] = (counts**2 / sizes[j][cells % levels]).sum()
+    expected: Floats = within - np.array([(size**2).sum() for size in sizes]) / len(labels[0])
+    return expected
 
 
 # ---- of a pair of systems

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 
 from harness.commands import costs, drawing
-from harness.commands.rendering import Renderer
+from harness.commands.rendering import Renderer, spare_cores
 from harness.commands.reporting import say_page
 from harness.commands.running import Planned, planned, settle, show
 from harness.data.opening import base_name
@@ -60,10 +61,11 @@ def report(target: str, data: str, effort: Effort, seeds: str, methods: str, tun
     target; among all papers it is left out, and that is said.
     """
     console, workspace = Console(), Workspace.default()
-    renderer = Renderer(workspace, parse_formats(figures))
+    renderer = Renderer(workspace, parse_formats(figures), spare_cores())
     asked = _Report(data, settle(effort, seeds), methods, workspace.root if tuned_too else None, renderer, console)
-    parts = _of_target(asked, target) if target else _of_all_papers(asked)
-    say_page(renderer.page(), console)
+    with closing(renderer.figures):
+        parts = _of_target(asked, target) if target else _of_all_papers(asked)
+        say_page(renderer.page(), console)
     return [part.name for part in parts]
 
 

@@ -19,6 +19,7 @@ from harness.experiments.records import Record, RecordStore
 from harness.experiments.worker import run_trial
 from harness.experiments.workspace import Workspace
 from harness.reporting.figures import features
+from harness.reporting.figures.drawing import Drawing
 from harness.reporting.figures.of_tables import Drawn
 from harness.reporting.figures.style import parse_formats, save
 
@@ -40,7 +41,7 @@ def figure(method: str, dataset: str, settings: Sequence[str], effort: Effort, s
         )
     for one in drawn:
         place = workspace.root / "figures" / f"inside_{method}_{opened.card.name}_seed{seed}_{one.kind}".replace("@", "-")
-        save(one.figure, place, endings)
+        save(one.drawing.figure(), place, endings)
         console.print(f"{one.title}: {', '.join(f'{place}.{ending}' for ending in endings)}", highlight=False, markup=False, soft_wrap=True)
 
 
@@ -48,19 +49,19 @@ def figures(inside: Inside, card: Card) -> Iterator[Drawn]:
     """t-SNE and PCA of shared and specific features, gate weights, adjacency maps, learned functions: what there is of them."""
     parts = {name.replace("_", " "): x for name, x in inside.representations.items() if name.startswith(("shared_", "specific_"))}
     if parts:
-        yield Drawn("tsne", "t-SNE of shared and specific features", "", features.feature_map(parts, "t-SNE", 0, card.simulated))
-        yield Drawn("pca", "PCA of shared and specific features", "", features.feature_map(parts, "PCA", 0, card.simulated))
+        yield Drawn("tsne", "t-SNE of shared and specific features", "", Drawing(features.feature_map, (parts, "t-SNE", 0, card.simulated)))
+        yield Drawn("pca", "PCA of shared and specific features", "", Drawing(features.feature_map, (parts, "PCA", 0, card.simulated)))
     if "gate" in inside.representations:
         gate = np.atleast_2d(inside.representations["gate"])
         names = ("shared, g(s)", "specific, g(p)")
         gates = {name: gate[:, i] for i, name in zip(range(gate.shape[1]), names, strict=False)}
-        yield Drawn("gates", "Gate weights", "", features.gate_boxes({card.title: gates}, card.simulated))
+        yield Drawn("gates", "Gate weights", "", Drawing(features.gate_boxes, ({card.title: gates}, card.simulated)))
     for kind in ("spatial", "temporal"):
         found = {name: matrix for name, matrix in inside.maps.items() if name.startswith(kind)}
         if found:
-            yield Drawn(f"{kind}-maps", f"{kind.capitalize()} adjacency", "", features.adjacency_maps(found, card.simulated))
+            yield Drawn(f"{kind}-maps", f"{kind.capitalize()} adjacency", "", Drawing(features.adjacency_maps, (found, card.simulated)))
     for number, (layer, (x, curves)) in enumerate(inside.splines.items()):
-        yield Drawn(f"splines-{number}", f"Learned functions of {layer}", "", features.spline_curves(x, curves, card.simulated))
+        yield Drawn(f"splines-{number}", f"Learned functions of {layer}", "", Drawing(features.spline_curves, (x, curves, card.simulated)))
 
 
 def compared(record: Record, store: RecordStore) -> str:

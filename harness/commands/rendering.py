@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,8 +15,10 @@ from harness.experiments.workspace import Workspace
 from harness.reporting import cost_tables, describe_costs, memory
 from harness.reporting.cost_tables import CostTable
 from harness.reporting.describe import Places, alone, describe_all, describe_audit
-from harness.reporting.figures import of_tables, style
+from harness.reporting.figures import of_tables
+from harness.reporting.figures.drawing import FigureFiles
 from harness.reporting.links import mlflow_pages
+from harness.reporting.memory import NUMBERS, OUTCOMES
 from harness.reporting.page import compose, document, freshness
 from harness.reporting.page.document import FigureItemPart, FigurePart, PaperPart, TablePart
 from harness.reporting.tables import render, stem
@@ -23,13 +26,28 @@ from harness.reporting.texts import Told
 from harness.training.settings import Budget
 
 
+def spare_cores() -> int:
+    """Processes that may draw figures while this one computes: as many as it has cores, none where it has one."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return cores if cores > 1 else 0
+
+
 @dataclass
 class Renderer:
-    """Renders tables into the results folder. ``formats`` of figures; empty: none are drawn."""
+    """Renders tables into the results folder. ``formats`` of figures; empty: none are drawn.
+
+    ``workers``: processes that draw figures beside this one. With any of them, figures are there once ``page`` or ``finish``
+    has returned, and ``finish`` has to be called whatever happens.
+    """
 
     workspace: Workspace
     formats: tuple[str, ...] = ("svg",)
+    workers: int = 0
+    figures: FigureFiles = field(init=False)
     _pages: dict[str, str] | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        self.figures = FigureFiles(self.workspace.root, self.formats, freshness.code(), self.workers)
 
     @property
     def folder(self) -> Path:
@@ -79,11 +97,15 @@ class Renderer:
         return self.folder / "figures" / f"{part.name}.json"
 
     def page(self) -> Path:
-        """Write ``index.html`` from all tables that were rendered, the figures over several of them, and the papers' figures."""
+        """Write ``index.html`` from all tables that were rendered, the figures over several of them, and the papers' figures.
+
+        Waits for all figures.
+        """
         tables = document.read_all(self.workspace.root)
         more = {
             paper: self._paper(paper, [table for table in tables if table.paper == paper]) for paper in {table.paper for table in tables}
         }
+        self.figures.finish()
         return compose.write(self.workspace.root, tables, document.with_items(more, self.workspace.root))
 
     @property
@@ -104,12 +126,13 @@ class Renderer:
     def _render(
         self, spec: TableSpec, card: Card, budget: Budget, plan: Mapping[str, Sequence[Trial]], places: Places
     ) -> tuple[TablePart, ...]:
-        place = self.folder / "tests" / f"{stem(spec, card)}.json"
-        known = memory.load(place, freshness.code())
-        rendered = render(spec, card, budget, plan, self.workspace.store, self.workspace.tables, memory=known)
-        memory.save(place, freshness.code(), known)
+        tests, scores = (self.folder / kind / f"{stem(spec, card)}.json" for kind in ("tests", "scores"))
+        outcomes, known = memory.load(tests, freshness.code(), OUTCOMES), memory.load(scores, freshness.code(), NUMBERS)
+        rendered = render(spec, card, budget, plan, self.workspace.store, self.workspace.tables, memory=outcomes, known=known)
         files = [str(path.relative_to(self.workspace.root)) for path in rendered.paths]
         first, *others = map(self._with_figures, describe_all(rendered.told, plan, places, files), alone(rendered.told))
+        memory.save(tests, freshness.code(), OUTCOMES, outcomes)
+        memory.save(scores, freshness.code(), NUMBERS, known)
         return first.model_copy(update={"console": rendered.console}), *others
 
     def _with_figures(self, part: TablePart, told: Told) -> TablePart:
@@ -127,7 +150,7 @@ class Renderer:
 
     def _save(self, drawn: of_tables.Drawn, name: str) -> FigurePart:
         place = f"figures/{name}_{drawn.kind}"
-        style.save(drawn.figure, self.workspace.root / place, self.formats)
+        self.figures.want(place, drawn.drawing)
         return FigurePart(stem=place, title=drawn.title, text=drawn.text, formats=self.formats)
 
     def _paper(self, paper: str, tables: Sequence[TablePart]) -> PaperPart:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from harness.files import results_root, write_atomic
+from harness.files import results_root
 from harness.reporting.page import compose, document, freshness
 from harness.reporting.page.document import Part, TablePart
 
@@ -56,7 +56,7 @@ def report(asked: Asked) -> None:
     made = [table for table in document.read_all(root) if table.name in names]
     if not names:  # a figure alone: nothing would be watched
         return
-    write_atomic(path, Stamp(state=_state(root, made), parts=tuple(names)).model_dump_json().encode())
+    document.write(path, Stamp(state=_state(root, made), parts=tuple(names)))
 
 
 def say_table(part: TablePart, root: Path, console: Console) -> None:
@@ -91,7 +91,7 @@ def _state(root: Path, parts: Sequence[TablePart]) -> str:
     return freshness.states(_watched(root, parts))
 
 
-def _watched(root: Path, parts: Sequence[TablePart]) -> Iterator[Path]:
+def _watched(root: Path, parts: Sequence[TablePart]) -> Iterator[Path | str]:
     """Every file that can change what a report says: code, tables' files, data cards, found settings, records, and what was written."""
     package = Path(__file__).parents[1]
     yield from freshness.engine_files()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from rich.console import Console
 
 from harness.commands import costs
 from harness.commands.executing import Running
-from harness.commands.rendering import Renderer
+from harness.commands.rendering import Renderer, spare_cores
 from harness.commands.reporting import say_page, say_table
 from harness.data.catalogue import facts
 from harness.data.checks import examine_folds
@@ -54,9 +55,17 @@ def reproduce(
     target: str, data: str, effort: Effort, seeds: str, methods: str, running: Running, tuned_too: bool = False, figures: str = "svg"
 ) -> None:
     """Run what the tables of ``target`` lack, then render them and the page. Exit code 1 where a trial failed."""
-    console, workspace = Console(), Workspace.default()
-    renderer = Renderer(workspace, parse_formats(figures))
-    effort = settle(effort, seeds)
+    workspace = Workspace.default()
+    renderer = Renderer(workspace, parse_formats(figures), spare_cores())
+    with closing(renderer.figures):
+        failed = _reproduce(target, data, settle(effort, seeds), methods, running, tuned_too, renderer)
+    if failed:
+        raise SystemExit(1)
+
+
+def _reproduce(target: str, data: str, effort: Effort, methods: str, running: Running, tuned_too: bool, renderer: Renderer) -> bool:
+    """Whether a trial failed."""
+    console, workspace = Console(), renderer.workspace
     cost_specs = cost_tables.of(target)
     costs.refuse_other_data(cost_specs, data)
     figure_specs = figure_items.of(target)
@@ -64,12 +73,15 @@ def reproduce(
     tables = [] if no_scores else planned(target, data, effort, methods, console, workspace.root if tuned_too else None)
     failed = False
     for table in tables:
+        if any(runner.outstanding(trials, workspace.store, running.retry_failed) for trials in table.plan.values()):
+            renderer.figures.finish()  # trials have the cores to themselves
         outcome = execute(interleaved(table.plan), f"{table.spec.name} {table.card.name}", workspace, running, console)
         failed |= bool(outcome.failed or outcome.undiagnosed)
         show(table, effort, renderer, console)
         if running.diagnose:
             _diagnose(table.spec.name, table.card, table.spec.metrics, table.plan, workspace, console)
         console.print(summary.closing(outcome, workspace), highlight=False, soft_wrap=True)
+    renderer.figures.finish()  # as do timings
     for spec in cost_specs:
         costs.table(spec, data, effort, renderer, console, measure=True)
     if renderer.formats:
@@ -78,8 +90,7 @@ def reproduce(
         for figure in figure_specs:
             list(drawing.item(figure, data, effort, renderer, console, running))
     say_page(renderer.page(), console)
-    if failed:
-        raise SystemExit(1)
+    return failed
 
 
 def run(

@@ -85,6 +85,11 @@ class Record(Frozen):
         return self.identity.key
 
     @property
+    def checksum(self) -> str:
+        """SHA-256 of all of it, which its file states."""
+        return _checksum(self.model_dump(mode="json"))
+
+    @property
     def result(self) -> str:
         """SHA-256 of what the trial gave: everything but its key, the machine, and the label under which it was run."""
         return _checksum(self.model_dump(mode="json", exclude={"identity", "environment", "budget"}))
@@ -146,14 +151,20 @@ class RecordStore:
     def __iter__(self) -> Iterator[str]:
         return iter(self.keys())
 
+    def raw(self, key: str) -> bytes:
+        """The file of the record of ``key``, unchecked; RecordError where it cannot be read."""
+        try:
+            return self.path(key).read_bytes()
+        except OSError as error:
+            raise RecordError(f"{self.path(key)} is damaged: {error}", AGAIN) from None
+
     def get(self, key: str) -> Record:
         """The record of ``key``; RecordError where it is damaged or its content does not match its checksum."""
-        path = self.path(key)
+        path, raw = self.path(key), self.raw(key)
         try:
-            raw = path.read_bytes()
-            bare = _bare(raw)
-            if bare is not None:
-                return Record.model_validate_json(bare)
+            sound = bare(raw)
+            if sound is not None:
+                return Record.model_validate_json(sound)
             content = json.loads(raw)
             stated = content.pop("checksum")
             if stated != _checksum(content):
@@ -162,7 +173,7 @@ class RecordStore:
         except ValidationError as error:
             places = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors()[:3])
             raise RecordError(f"{path} is of another version of the harness, or no record: {places}", AGAIN) from None
-        except (OSError, ValueError, KeyError, AttributeError) as error:
+        except (ValueError, KeyError, AttributeError) as error:
             raise RecordError(f"{path} is damaged: {error}", AGAIN) from None
 
     def sound(self, key: str) -> bool:
@@ -253,10 +264,10 @@ def _checksum(content: dict[str, Any]) -> str:
 
 def _matches(raw: bytes) -> bool:
     """Whether the file of a record, as ``put`` writes it, has the checksum that it states: no parsing, one pass of SHA-256."""
-    return _bare(raw) is not None
+    return bare(raw) is not None
 
 
-def _bare(raw: bytes) -> bytes | None:
+def bare(raw: bytes) -> bytes | None:
     """A record as it was encoded, without its checksum, if that fits; None where it does not, or is not where ``put`` writes it.
 
     What is hashed are the bytes themselves: to parse and to encode them again takes most of the time of a large report.

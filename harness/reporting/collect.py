@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from math import isnan, nan
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
 from harness.data.schema import Card
 from harness.data.splits import Fold
-from harness.errors import HarnessError
-from harness.experiments.records import Record, RecordStore
+from harness.experiments import runs
+from harness.experiments.records import RecordError, RecordStore
+from harness.experiments.runs import Finished, Run
 from harness.experiments.trials import Trial
-from harness.training.metrics import metrics
+from harness.training.metrics import Floats, Metric, Statistics, metrics
+
+Numbers = float | list[float] | list[list[float]]
+Number = TypeVar("Number", float, list[float], list[list[float]])
+Known = MutableMapping[str, Numbers]  # by what it is and the content of the record that it was computed from
 
 
 class Unit(NamedTuple):
@@ -32,14 +38,15 @@ class Measured:
     """The runs of one row: records and values of the finished ones, the reason for each other one.
 
     ``values``: metric -> unit -> the metric, recomputed from the stored predictions, NaN where it is undefined.
-    Units are in the order of the plan.
+    Units are in the order of the plan. ``known``: what was computed from records before, see ``derived``.
     """
 
     name: str
     expected: tuple[Unit, ...]
-    records: Mapping[Unit, Record]
+    records: Mapping[Unit, Finished]
     faults: Mapping[Unit, str]
     values: Mapping[str, Mapping[Unit, float]]
+    known: Known | None = field(default=None, compare=False)
 
     @property
     def finished(self) -> int:
@@ -64,34 +71,71 @@ class Measured:
         return any(map(isnan, self.values[metric].values()))
 
 
-def collect(names: Sequence[str], card: Card, plan: Mapping[str, Sequence[Trial]], store: RecordStore) -> dict[str, Measured]:
-    """Row name -> what was measured of it, in the order of ``plan``; ``names`` are the metrics."""
-    return {row: _measured(row, names, card, trials, store) for row, trials in plan.items()}
+def collect(
+    names: Sequence[str], card: Card, plan: Mapping[str, Sequence[Trial]], store: RecordStore, known: Known | None = None
+) -> dict[str, Measured]:
+    """Row name -> what was measured of it, in the order of ``plan``; ``names`` are the metrics.
+
+    ``known``: scores that this very code computed before, by record and metric, which are taken as they are; new ones are added.
+    """
+    return {row: _measured(row, names, card, trials, store, known) for row, trials in plan.items()}
 
 
-def _measured(row: str, names: Sequence[str], card: Card, trials: Sequence[Trial], store: RecordStore) -> Measured:
+def derived(record: Finished, what: str, compute: Callable[[Finished], Number], known: Known | None) -> Number:
+    """``compute`` of ``record``, or what ``known`` has of it under the name ``what`` from a record of the same content."""
+    if known is None:
+        return compute(record)
+    key = f"{what} {record.checksum}"
+    if key not in known:
+        known[key] = compute(record)
+    return known[key]  # type: ignore[return-value]
+
+
+def _measured(row: str, names: Sequence[str], card: Card, trials: Sequence[Trial], store: RecordStore, known: Known | None) -> Measured:
     found = {Unit(trial.identity.seed, trial.identity.fold): _look_up(trial, card, store) for trial in trials}
-    records = {unit: result for unit, result in found.items() if isinstance(result, Record)}
-    arrays = {unit: record.predictions.arrays() for unit, record in records.items()}
+    scored = {unit: _scored(result, names, known) if isinstance(result, Run) else result for unit, result in found.items()}
+    values = {unit: result for unit, result in scored.items() if not isinstance(result, str)}
     return Measured(
         name=row,
         expected=tuple(found),
-        records=records,
-        faults={unit: result for unit, result in found.items() if isinstance(result, str)},
-        values={name: {unit: metrics[name].score(*pair) for unit, pair in arrays.items()} for name in names},
+        records={unit: result for unit, result in found.items() if isinstance(result, Run) and unit in values},
+        faults={unit: result for unit, result in scored.items() if isinstance(result, str)},
+        values={name: {unit: scores[name] for unit, scores in values.items()} for name in names},
+        known=known,
     )
 
 
-def _look_up(trial: Trial, card: Card, store: RecordStore) -> Record | str:
+def _scored(run: Run, names: Sequence[str], known: Known | None) -> dict[str, float] | str:
+    """The run's scores, or that its record is damaged."""
+    try:
+        totals: dict[Statistics, Floats] = {}
+        return {name: derived(run, name, partial(_score, metrics[name], totals), known) for name in names}
+    except RecordError:
+        return _damaged(run.key)
+
+
+def _score(metric: Metric, totals: dict[Statistics, Floats], record: Finished) -> float:
+    """``metric.score`` of the record; ``totals``: what was summed for its other metrics, several of which sum the same."""
+    if metric.statistics not in totals:
+        totals[metric.statistics] = metric.statistics(*record.predictions.arrays()).sum(axis=-2)
+    return float(metric.finish(totals[metric.statistics]))
+
+
+def _damaged(key: str) -> str:
+    return f"the record {key} is damaged; `harness reproduce` sets it aside and runs it again"
+
+
+def _look_up(trial: Trial, card: Card, store: RecordStore) -> Run | str:
     """The record of ``trial``, or why there is none that may enter the table of this data."""
     if trial.key not in store:
         failure = store.failure(trial.key)
         return f"{failure.reason}: {_first_line(failure.message)}" if failure else "not run"
     try:
-        record = store.get(trial.key)
-    except HarnessError:
-        return f"the record {trial.key} is damaged; `harness reproduce` sets it aside and runs it again"
-    if record.key != trial.key or record.identity.data != card.fingerprint or record.simulated != card.simulated:
+        record = runs.read(store, trial.key)
+    except RecordError:
+        return _damaged(trial.key)
+    another = record.identity != trial.identity and record.head.key != trial.key  # to compare is faster than to hash
+    if another or record.identity.data != card.fingerprint or record.simulated != card.simulated:
         return f"the record {trial.key} was made from other data or by another trial; delete its folder and run again"
     return record
 

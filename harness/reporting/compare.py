@@ -5,11 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, MutableMapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from math import isnan, nan
 from typing import Literal
-
-import numpy as np
 
 from harness.analysis.statistics import (
     PROBABLE,
@@ -25,7 +23,7 @@ from harness.analysis.statistics import (
 )
 from harness.errors import DataError
 from harness.experiments.papers import TableSpec
-from harness.reporting.collect import Measured
+from harness.reporting.collect import Measured, Unit
 from harness.reporting.pairing import paired
 from harness.training.metrics import Metric, metrics
 
@@ -110,9 +108,8 @@ def compare_rows(
     reference, why = choose_reference(spec, measured)
     if reference is None:
         return Family(None, why, ())
-    pairs = {row.name: _paired(row, measured[reference]) for row in measured.values() if row.name != reference}
-    known: Memory = {} if memory is None else memory
-    outcomes = {row: _remembered(found.pair, spec.metrics, resamples, seed, known) for row, found in pairs.items() if found.pair}
+    pairs = {row.name: _Paired(row, measured[reference]) for row in measured.values() if row.name != reference}
+    outcomes = {row: _remembered(found, spec.metrics, resamples, seed, memory) for row, found in pairs.items() if found.shared}
     tests = [test for row, found in pairs.items() for test in _against(row, found, spec.metrics, outcomes.get(row))]
     ropes = {name: default_rope(metrics[name], span) for name in spec.metrics}
     sources = {row: outcome.source for row, outcome in outcomes.items()}
@@ -142,47 +139,49 @@ def choose_reference(spec: TableSpec, measured: Mapping[str, Measured]) -> tuple
 
 @dataclass(frozen=True)
 class _Paired:
-    """The runs that a row shares with the reference: how many of how many, and their predictions; None for none."""
+    """A row and the reference, and the units whose runs both have."""
 
-    runs: int
-    expected: int
-    pair: Pair | None
+    row: Measured
+    reference: Measured
 
+    @property
+    def shared(self) -> list[Unit]:
+        return [unit for unit in self.row.records if unit in self.reference.records]
 
-def _paired(row: Measured, reference: Measured) -> _Paired:
-    shared = [unit for unit in row.records if unit in reference.records]
-    return _Paired(len(shared), len({*row.expected, *reference.expected}), paired(row, reference, shared) if shared else None)
+    @property
+    def expected(self) -> int:
+        return len({*self.row.expected, *self.reference.expected})
+
+    @property
+    def content(self) -> list[list[str]]:
+        """The shared units and what stands in both sides' records: all that a test is computed from."""
+        sides = self.row.records, self.reference.records
+        return [[str(unit), *(side[unit].checksum for side in sides)] for unit in self.shared]
+
+    def pair(self) -> Pair:
+        return paired(self.row, self.reference, self.shared)
 
 
 def _against(row: str, runs: _Paired, names: Sequence[str], outcome: Outcome | None) -> list[Tested]:
     if outcome is None:
         return [Tested(row, name, 0, runs.expected, None, None) for name in names]
-    found = zip(names, outcome.main, outcome.conditional, strict=True)
-    return [Tested(row, name, runs.runs, runs.expected, main, conditional) for name, main, conditional in found]
+    found, shared = zip(names, outcome.main, outcome.conditional, strict=True), len(runs.shared)
+    return [Tested(row, name, shared, runs.expected, main, conditional) for name, main, conditional in found]
 
 
-def _remembered(pair: Pair, names: Sequence[str], resamples: int, seed: int, memory: Memory) -> Outcome:
-    key = _content(pair, names, resamples, seed)
+def _remembered(found: _Paired, names: Sequence[str], resamples: int, seed: int, memory: Memory | None) -> Outcome:
+    chosen = [metrics[name] for name in names]
+    if memory is None:
+        return _outcome(found.pair(), chosen, resamples, seed)
+    key = hashlib.sha256(json.dumps([list(names), resamples, seed, found.content]).encode()).hexdigest()[:32]
     if key not in memory:
-        memory[key] = _outcome(pair, [metrics[name] for name in names], resamples, seed)
+        memory[key] = _outcome(found.pair(), chosen, resamples, seed)
     return memory[key]
 
 
 def _outcome(pair: Pair, chosen: Sequence[Metric], resamples: int, seed: int) -> Outcome:
     main = compare(chosen, pair, resamples=resamples, seed=seed)
     return Outcome(tuple(main), tuple(compare_seeds_only(chosen, pair)), _source(chosen[0], pair))
-
-
-def _content(pair: Pair, names: Sequence[str], resamples: int, seed: int) -> str:
-    """A hash of all that an outcome is computed from."""
-    hashed = hashlib.sha256(json.dumps([list(names), resamples, seed]).encode())
-    for item in fields(pair):
-        value = getattr(pair, item.name)
-        array = np.asarray(value)
-        plain = array.dtype.kind in "biuf"  # numbers by their bytes, everything else by its text
-        hashed.update(f"{item.name} {array.shape} {array.dtype}".encode())
-        hashed.update(np.ascontiguousarray(array).tobytes() if plain else json.dumps(array.tolist(), default=str).encode())
-    return hashed.hexdigest()[:32]
 
 
 def _source(metric: Metric, pair: Pair) -> Decomposition:

@@ -8,14 +8,15 @@ from dataclasses import dataclass, field, replace
 from math import isnan
 
 from harness.analysis.audit import Finding, audit_all, published
-from harness.experiments.records import Record, RecordStore, Runtime
+from harness.experiments.records import RecordStore, Runtime
+from harness.experiments.runs import Finished
 from harness.experiments.trials import Trial
 from harness.reporting.blocks import plan_under
 from harness.reporting.collect import Measured, Unit
 from harness.reporting.layout import ABSENT, COMPARISON_HEADS, UNDEFINED, Cell, Kind, Line, build_lines, comparison_rows, header, number
 from harness.reporting.page.document import AuditPart, CellPart, ColumnPart, EnvironmentPart, NotePart, RowPart, RunPart, Shown, TablePart
 from harness.reporting.reproduction import Judged, judge_table, sentences, summarise
-from harness.reporting.texts import Told, caption, conditional_label, legend, notes, verdicts
+from harness.reporting.texts import Told, caption, conditional_label, legend, verdicts
 from harness.training.metrics import metrics
 
 KINDS: tuple[Kind, Kind] = ("published", "measured")
@@ -28,6 +29,13 @@ class Places:
 
     store: RecordStore
     runs: Mapping[str, str] = field(default_factory=dict)
+    _runtimes: dict[str, Runtime | None] = field(default_factory=dict, init=False)
+
+    def runtime(self, key: str) -> Runtime | None:
+        """As the store's; each is read once."""
+        if key not in self._runtimes:
+            self._runtimes[key] = self.store.runtime(key)
+        return self._runtimes[key]
 
 
 def describe_all(told: Told, plan: Mapping[str, Sequence[Trial]], places: Places, files: Sequence[str] = ()) -> tuple[TablePart, ...]:
@@ -37,7 +45,7 @@ def describe_all(told: Told, plan: Mapping[str, Sequence[Trial]], places: Places
 
 def alone(told: Told) -> Iterator[Told]:
     """The table under each of its protocols, none of which knows of the others."""
-    yield from (replace(block, others=()) for block in told.blocks)
+    yield from (replace(block, others=()) if block.others else block for block in told.blocks)
 
 
 def _lines(told: Told) -> tuple[Line, ...]:
@@ -54,7 +62,7 @@ def describe(
     spec, card = told.spec, told.card
     judged = judge_table(spec, card, told.measured)
     rows = tuple(_rows(told, lines, plan, judged, places))
-    said, several = notes(told), told.among_others
+    said, several = told.notes, told.among_others
     return TablePart(
         paper=spec.paper,
         item=spec.item,
@@ -80,7 +88,7 @@ def describe(
         findings=tuple(finding.text for finding in spec.findings_on(told.dataset)),
         environments=tuple(environments_of(told.measured)),
         fingerprint=card.fingerprint,
-        latest=latest_of(told.measured, places.store),
+        latest=latest_of(told.measured, places),
         files=tuple(files),
     )
 
@@ -132,7 +140,7 @@ def _rows(
         yield RowPart(
             name=name,
             floor=name in told.spec.floors,
-            published="" if printed is None else printed.label.removeprefix("published, "),
+            published="" if printed is None else printed.label.partition("published, ")[2],
             reference=name == told.family.reference,
             finished=own.finished if own else None,
             expected=len(own.expected) if own else None,
@@ -207,10 +215,10 @@ def runs_of(own: Measured, names: Sequence[str], trials: Sequence[Trial], places
             failed = (places.store.folder(trial.key) / "failure.json").exists()
             yield RunPart(key=trial.key, unit=str(unit), state="failed" if failed else "not run", fault=own.faults.get(unit, ""))
         else:
-            yield _finished(record, unit, own, names, places.store.runtime(record.key), link)
+            yield _finished(record, unit, own, names, places.runtime(trial.key), link)
 
 
-def _finished(record: Record, unit: Unit, own: Measured, names: Sequence[str], runtime: Runtime | None, link: str) -> RunPart:
+def _finished(record: Finished, unit: Unit, own: Measured, names: Sequence[str], runtime: Runtime | None, link: str) -> RunPart:
     values = ((name, own.values[name][unit]) for name in names)
     return RunPart(
         key=record.key,
@@ -231,13 +239,13 @@ def environments_of(measured: Mapping[str, Measured]) -> Iterator[EnvironmentPar
         yield EnvironmentPart(facts=dict(facts), records=count)
 
 
-def latest_of(measured: Mapping[str, Measured], store: RecordStore) -> str:
+def latest_of(measured: Mapping[str, Measured], places: Places) -> str:
     """When the last of these runs ended; empty where that is not known."""
-    runtimes = (store.runtime(record.key) for row in measured.values() for record in row.records.values())
+    runtimes = (places.runtime(record.key) for row in measured.values() for record in row.records.values())
     return max((runtime.finished for runtime in runtimes if runtime), default="")
 
 
-def _facts(record: Record) -> dict[str, str]:
+def _facts(record: Finished) -> dict[str, str]:
     here = record.environment
     commit = f"{here.commit[:12]}{' with changes that are not committed' if here.dirty else ''}" if here.commit else "not from a checkout"
     return {

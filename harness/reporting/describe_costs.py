@@ -53,7 +53,7 @@ def describe(table: CostTable, plan: Mapping[str, Sequence[Trial]], places: Plac
         findings=tuple(finding.text for finding in spec.findings),
         environments=tuple(environments_of(table.measured)),
         fingerprint=card.fingerprint,
-        latest=latest_of(table.measured, places.store),
+        latest=latest_of(table.measured, places),
         files=tuple(files),
     )
 
@@ -73,7 +73,7 @@ def _row(
     about = (row.citation, f"printed '{row.printed}'" if row.printed else "", row.notes, settings, " + ".join(row.modalities or ()))
     return RowPart(
         name=row.name,
-        published="printed",
+        published="printed" if row.published else "",
         finished=own.finished if own and table.spec.scores else None,
         expected=len(own.expected) if own and table.spec.scores else None,
         about="; ".join(part for part in (*about, *(table.here[row.name].notes if row.name in table.here else ())) if part),
@@ -98,7 +98,7 @@ def _cell(table: CostTable, row: CostRow, column: str, found: Judged | None) -> 
     figure = table.here[row.name].figures.get(column) if row.name in table.here else None
     printed, gap = row.value(column), None if found is None or isnan(found.difference) else found.difference
     return CellPart(
-        published=Shown(text=str(row.published.get(column, ABSENT)), value=printed),
+        published=Shown(text=str(row.published.get(column, ABSENT)), value=printed) if row.published else None,
         measured=None if row.name not in table.here else Shown(text=cell(figure, column), value=_sortable(figure, column)),
         difference="" if gap is None else _difference(gap, column),
         gap=gap,

@@ -15,11 +15,13 @@ def differences(rows: Iterable[Measured]) -> Iterator[str]:
 
     The commit is not such a fact: a record's key holds the code that can change its numbers.
     """
+    known = [(row.name, unit, record.environment) for row in rows for unit, record in row.records.items()]
+    if all(environment == known[0][2] for *_, environment in known):
+        return
     values: dict[str, dict[str, list[str]]] = {}
-    for row in rows:
-        for unit, record in row.records.items():
-            for fact, value in _facts(record.environment):
-                values.setdefault(fact, {}).setdefault(value, []).append(f"{row.name} {unit}")
+    for name, unit, environment in known:
+        for fact, value in _facts(environment):
+            values.setdefault(fact, {}).setdefault(value, []).append(f"{name} {unit}")
     for fact, runs in values.items():
         if len(runs) > 1:
             yield f"{fact}: " + "; ".join(f"{value or 'not known'} in {_said(named)}" for value, named in sorted(runs.items(), key=_most))

@@ -1,40 +1,47 @@
-"""Outcomes of tests on disk, one file per table: a table of which one record is new does not repeat the tests of all its rows."""
+"""What was computed from records, on disk, by what it was computed from: scores and outcomes of tests, a file of each per table.
+
+A table of which one record is new does not repeat the tests of all its rows. A file is believed where this very code wrote it
+and nobody changed it since.
+"""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any, Generic, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from harness.files import write_atomic
-from harness.reporting.compare import Memory, Outcome
+from harness.files import read_sealed, write_sealed
+from harness.reporting.collect import Numbers
+from harness.reporting.compare import Outcome
 
-_OUTCOMES = TypeAdapter(dict[str, Outcome])
+Value = TypeVar("Value")
+OUTCOMES = TypeAdapter(dict[str, Outcome])
+NUMBERS: TypeAdapter[dict[str, Numbers]] = TypeAdapter(dict[str, Any])  # their shapes are what the code that wrote them made
 
 
-class Remembered(dict[str, Outcome]):
-    """A memory that knows which of its outcomes were asked for: the others belong to records that are gone."""
+class Remembered(dict[str, Value], Generic[Value]):
+    """A memory that knows what of it was asked for: the rest belongs to records that are gone."""
 
-    def __init__(self, known: Memory) -> None:
+    def __init__(self, known: dict[str, Value]) -> None:
         super().__init__(known)
         self.asked: set[str] = set()
 
-    def __getitem__(self, key: str) -> Outcome:
+    def __getitem__(self, key: str) -> Value:
         self.asked.add(key)
         return super().__getitem__(key)
 
 
-def load(path: Path, code: str) -> Remembered:
-    """The outcomes in ``path``; none where there is no such file, or one that another state of the code wrote."""
+def load(path: Path, code: str, kind: TypeAdapter[dict[str, Value]]) -> Remembered[Value]:
+    """What the file ``path`` remembers; nothing where there is none, another state of the code wrote it, or it was changed since."""
     try:
-        stored = json.loads(path.read_bytes())
-        return Remembered(_OUTCOMES.validate_python(stored["outcomes"]) if stored["code"] == code else {})
-    except (OSError, ValueError, KeyError, TypeError, ValidationError):
+        return Remembered(kind.validate_python(json.loads(read_sealed(path, code))))
+    except (OSError, ValueError, ValidationError):
         return Remembered({})
 
 
-def save(path: Path, code: str, memory: Remembered) -> None:
-    """Store the outcomes that were asked for. NaN and infinity are written as Python's JSON has them."""
-    used: dict[str, Outcome] = {key: memory[key] for key in sorted(memory.asked)}
-    write_atomic(path, json.dumps({"code": code, "outcomes": _OUTCOMES.dump_python(used)}).encode())
+def save(path: Path, code: str, kind: TypeAdapter[dict[str, Value]], memory: Remembered[Value]) -> None:
+    """Store what was asked for, below a line that vouches for it. NaN and infinity are written as Python's JSON has them."""
+    used = kind.dump_python({key: memory[key] for key in sorted(memory.asked)})
+    write_sealed(path, json.dumps(used).encode(), code)

@@ -8,7 +8,8 @@ import numpy as np
 
 from harness.analysis.statistics import UNTESTED, Pair
 from harness.data.splits import Fold
-from harness.experiments.records import Record, RecordError
+from harness.experiments.records import RecordError
+from harness.experiments.runs import Finished
 from harness.reporting.collect import Measured, Unit
 from harness.training.metrics import Floats, Labels
 
@@ -26,13 +27,13 @@ def paired(row: Measured, reference: Measured, shared: Sequence[Unit]) -> Pair:
     return _of_folds(sides, shared) if any(unit.fold.protocol != "official" for unit in shared) else _of_seeds(sides)
 
 
-def _of_seeds(sides: Sequence[Mapping[Unit, Record]]) -> Pair:
+def _of_seeds(sides: Sequence[Mapping[Unit, Finished]]) -> Pair:
     first = next(iter(sides[0].values())).predictions
     a, b = (np.stack([record.predictions.arrays()[0] for record in side.values()]) for side in sides)
     return Pair(a, b, first.arrays()[1], _clusters(first.groups))
 
 
-def _of_folds(sides: Sequence[Mapping[Unit, Record]], shared: Sequence[Unit]) -> Pair:
+def _of_folds(sides: Sequence[Mapping[Unit, Finished]], shared: Sequence[Unit]) -> Pair:
     clips = {clip: (label, group) for record in sides[0].values() for clip, label, group in _clips(record)}
     place = {clip: number for number, clip in enumerate(clips)}
     runs = {run: number for number, run in enumerate(dict.fromkeys((unit.seed, unit.fold.repeat) for unit in shared))}
@@ -56,7 +57,7 @@ def trained_per_tested(fold: Fold) -> float:
     return others - 1 if fold.validation is None else others * (1 - fold.validation)
 
 
-def _filled(side: Mapping[Unit, Record], cells: Mapping[Unit, tuple[int, list[int]]], shape: tuple[int, ...]) -> Floats:
+def _filled(side: Mapping[Unit, Finished], cells: Mapping[Unit, tuple[int, list[int]]], shape: tuple[int, ...]) -> Floats:
     """Predictions in their places; 0 where a run tested nothing, which no test reads."""
     width = next(iter(side.values())).predictions.arrays()[0].shape[1:]
     values = np.zeros((*shape, *width))
@@ -65,7 +66,7 @@ def _filled(side: Mapping[Unit, Record], cells: Mapping[Unit, tuple[int, list[in
     return values
 
 
-def _clips(record: Record) -> list[tuple[str, float, str]]:
+def _clips(record: Finished) -> list[tuple[str, float, str]]:
     shown = record.predictions
     return list(zip(shown.ids, shown.truth, shown.groups, strict=True))
 
@@ -75,16 +76,16 @@ def _clusters(groups: Sequence[str]) -> Labels | None:
     return None if len(set(groups)) == len(groups) else np.asarray(groups)
 
 
-def _same_clips_of_units(side: Mapping[Unit, Record]) -> None:
+def _same_clips_of_units(side: Mapping[Unit, Finished]) -> None:
     """Raises RecordError where two runs on the same cut do not hold the same clips, or runs come from different data."""
-    by_fold: dict[Fold, Record] = {}
+    by_fold: dict[Fold, Finished] = {}
     first = next(iter(side.values()))
     for unit, record in side.items():
         _same_data(record, first)
         _same_clips(record, by_fold.setdefault(unit.fold, record))
 
 
-def _same_data(record: Record, other: Record) -> None:
+def _same_data(record: Finished, other: Finished) -> None:
     if record.identity.data != other.identity.data:
         raise RecordError(
             f"the records {record.key} and {other.key} were made from different data "
@@ -93,7 +94,7 @@ def _same_data(record: Record, other: Record) -> None:
         )
 
 
-def _same_clips(record: Record, other: Record) -> None:
+def _same_clips(record: Finished, other: Finished) -> None:
     """Raises RecordError for records of other data or of other test clips."""
     _same_data(record, other)
     mine, theirs = record.predictions, other.predictions

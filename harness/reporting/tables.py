@@ -16,7 +16,7 @@ from harness.experiments.records import RecordStore
 from harness.files import write_atomic
 from harness.registry import suggest
 from harness.reporting.blocks import Plan, plan_under, table_lines
-from harness.reporting.collect import collect
+from harness.reporting.collect import Known, collect
 from harness.reporting.compare import Memory, compare_rows
 from harness.reporting.documents import document
 from harness.reporting.latex import latex
@@ -60,16 +60,17 @@ def render(
     resamples: int = 10_000,
     seed: int = 0,
     memory: Memory | None = None,
+    known: Known | None = None,
 ) -> RenderedTable:
     """Render ``spec`` for the stored data of ``card`` from the records that ``plan`` (row name -> trials) has in ``store``.
 
     Writes ``<paper>_<item>_<card name>.md``, ``.tex`` and ``.csv`` to the folder ``out``, each whole or not at all. The
-    same inputs give the same bytes, with or without a ``memory`` of earlier tests. Numbers are recomputed from stored
-    predictions; rows without records stay, empty.
+    same inputs give the same bytes, with or without a ``memory`` of earlier tests and scores ``known`` before. Numbers are
+    recomputed from stored predictions; rows without records stay, empty.
     Raises ConfigError where the table has no such data set or a trial follows another protocol; OSError on a full disk.
     """
     _check(spec, card, plan)
-    told = tell(spec, card, budget, plan, store, resamples=resamples, seed=seed, memory=memory)
+    told = tell(spec, card, budget, plan, store, resamples=resamples, seed=seed, memory=memory, known=known)
     lines = table_lines(told)
     contents = {"md": markdown(told, lines), "tex": latex(told, lines), "csv": long_form(told, lines), "json": document(told, lines)}
     paths = {suffix: out / f"{stem(spec, card)}.{suffix}" for suffix in contents}
@@ -88,11 +89,12 @@ def tell(
     resamples: int = 10_000,
     seed: int = 0,
     memory: Memory | None = None,
+    known: Known | None = None,
 ) -> Told:
     """What there is to tell of a table: the numbers of every row under every protocol, and the tests."""
     blocks, span = [], card.task.high - card.task.low
     for scheme in spec.protocol:
-        measured = collect(spec.metrics, card, plan_under(plan, scheme), store)
+        measured = collect(spec.metrics, card, plan_under(plan, scheme), store, known)
         family = compare_rows(spec, measured, resamples=resamples, seed=seed, span=span, memory=memory)
         blocks.append(Told(spec, card, budget, measured, family, resamples, scheme))
     return replace(blocks[0], others=tuple(blocks[1:]))

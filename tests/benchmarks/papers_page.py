@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from harness import files
-from harness.commands.rendering import Renderer
+from harness.commands.rendering import Renderer, spare_cores
 from harness.data.catalogue import facts
 from harness.data.schema import Card, ModalityCard, Source
 from harness.experiments import papers
@@ -105,7 +105,7 @@ def fill(store: RecordStore, tables: Tables) -> int:
 
 
 def rendered(root: Path, tables: Tables) -> Path:
-    renderer = Renderer(Workspace(root), ("svg",))
+    renderer = Renderer(Workspace(root), ("svg",), spare_cores())
     for spec, card, plan in tables:
         renderer.table(spec, card, BUDGETS["paper"], plan)
     return renderer.page()

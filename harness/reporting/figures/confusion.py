@@ -54,9 +54,9 @@ def _panel(place: Axes, model: str, counts: NDArray[np.float64], names: Sequence
     place.pcolormesh(np.ma.masked_invalid(shares), cmap="Blues", vmin=0, vmax=100, edgecolors="white", linewidth=0.5)
     for row, column in zip(*np.nonzero(counts), strict=True):
         dark = shares[row, column] > 55
-        place.text(
-            column + 0.5, row + 0.5, f"{shares[row, column]:.0f}", ha="center", va="center", fontsize=7, color="white" if dark else INK
-        )
+        shown = f"{shares[row, column]:.0f}"
+        text = place.text(column + 0.5, row + 0.5, shown, ha="center", va="center", fontsize=7, color="white" if dark else INK)
+        text.set_in_layout(False)  # it lies inside its cell
     middles = np.arange(len(names)) + 0.5
     place.set_xticks(middles, names, rotation=45 if max(map(len, names)) > 3 else 0, fontsize=7)
     place.set_yticks(middles, names, fontsize=7)

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import isnan
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from harness.analysis.friedman import Scores, diagram
 from harness.data.schema import Card
-from harness.reporting.collect import Measured
+from harness.experiments.runs import Finished
+from harness.reporting.collect import Measured, derived
 from harness.reporting.cost_tables import CostTable
 from harness.reporting.figures import confusion, ranks, runs
+from harness.reporting.figures.drawing import Drawing
 from harness.reporting.page.document import TablePart
 from harness.reporting.texts import Told
 from harness.training.metrics import Metric, metrics
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 MATRICES = 6  # models in one figure of confusion matrices
 SWEEPS = {"missing.rate": "share of frames missing", "input_weights.audio": "weight a of audio (video: 1 - a)"}
@@ -27,12 +26,12 @@ SWEEPS = {"missing.rate": "share of frames missing", "input_weights.audio": "wei
 
 @dataclass(frozen=True)
 class Drawn:
-    """A figure, the end of its file's name, and what a reader is told."""
+    """A figure to be drawn, the end of its file's name, and what a reader is told."""
 
     kind: str
     title: str
     text: str
-    figure: Figure
+    drawing: Drawing
 
 
 def of_table(told: Told) -> Iterator[Drawn]:
@@ -45,7 +44,7 @@ def of_table(told: Told) -> Iterator[Drawn]:
     trained = {name: row for name, row in models.items() if any(len(record.history) > 1 for record in row.records.values())}
     if trained:
         text = "Blue: validation loss of each run; dot: the epoch that was kept; dashes: training loss."
-        yield Drawn("curves", "Learning curves", text, runs.learning_curves(_curves(trained), told.card.simulated))
+        yield Drawn("curves", "Learning curves", text, Drawing(runs.learning_curves, (_curves(trained), told.card.simulated)))
     yield from _confusions(told, models)
     yield from _sweeps(told, models)
     yield from _weighted_rows(told, models)
@@ -66,7 +65,7 @@ def of_costs(table: CostTable) -> Iterator[Drawn]:
             label = f"{metric.label}{', %' if metric.percent else ''}"
             simulated = table.card is not None and table.card.simulated
             text = "Point: mean; bar: from the lowest to the highest run. FLOPs for the inputs that the caption states."
-            figure = runs.score_against_cost(points, "FLOPs of one clip", label, simulated)
+            figure = Drawing(runs.score_against_cost, (points, "FLOPs of one clip", label, simulated))
             yield Drawn("flops", f"{metric.label} against FLOPs", text, figure)
 
 
@@ -85,7 +84,7 @@ def of_paper(tables: Sequence[TablePart]) -> Iterator[Drawn]:
             text = f"Mean ranks by {column.label} over {', '.join(parts)}{under}; a bar joins models that the test does not tell apart."
             simulated = any(table.simulated for table in parts.values())
             name = f"{item}_ranks" if block == 1 else f"{item}--{block}_ranks"
-            drawn = ranks.critical_difference_diagram(diagram(found), simulated)
+            drawn = Drawing(ranks.critical_difference_diagram, (diagram(found), simulated))
             yield Drawn(name, f"Critical differences, {item.upper()}{under}", text, drawn)
 
 
@@ -108,14 +107,14 @@ def _label(told: Told, metric: Metric) -> str:
     return f"{told.spec.label(metric.name)}{', %' if metric.percent else ''}"
 
 
-def _strips(told: Told, measured: Mapping[str, Measured]) -> Figure:
+def _strips(told: Told, measured: Mapping[str, Measured]) -> Drawing:
     found = []
     for metric in (metrics[name] for name in told.spec.metrics):
         values = {name: [_printed(metric, value) for value in row.values[metric.name].values()] for name, row in measured.items()}
         cells = {name: row.published.get(told.dataset, {}).get(metric.name) for name in measured if (row := told.spec.row(name))}
         published = {name: _printed(metric, cell.value) for name, cell in cells.items() if cell}
         found.append(runs.Strip(_label(told, metric), values, published))
-    return runs.strips(found, told.card.simulated)
+    return Drawing(runs.strips, (found, told.card.simulated))
 
 
 def _curves(rows: Mapping[str, Measured]) -> dict[str, list[runs.Curve]]:
@@ -138,12 +137,18 @@ def confusion_of(card: Card, models: Mapping[str, Measured]) -> Iterator[Drawn]:
     classes = card.task.classes if card.task.kind == "classification" else confusion.BINS
     counts = {}
     for name, row in list(models.items())[-MATRICES:]:
-        pairs = [record.predictions.arrays() for record in row.records.values()]
-        found = [confusion.count_classes(*pair, len(classes)) if card.task.classes else confusion.count_bins(*pair) for pair in pairs]
-        counts[name] = sum(found[1:], start=found[0])  # of cross-validation, every run has its own clips
+        count = partial(_counts, len(card.task.classes))
+        found = [derived(record, f"confusion {len(classes)}", count, row.known) for record in row.records.values()]
+        counts[name] = np.sum(found, axis=0, dtype=np.int64)  # of cross-validation, every run has its own clips
     if counts:
         text = "Per cent of the clips of a true class, all runs together."
-        yield Drawn("confusion", "Confusion matrices", text, confusion.confusion(counts, classes, card.simulated))
+        yield Drawn("confusion", "Confusion matrices", text, Drawing(confusion.confusion, (counts, classes, card.simulated)))
+
+
+def _counts(classes: int, record: Finished) -> list[list[float]]:
+    prediction, truth = record.predictions.arrays()
+    counted = confusion.count_classes(prediction, truth, classes) if classes else confusion.count_bins(prediction, truth)
+    return counted.tolist()  # type: ignore[no-any-return]
 
 
 def _sweeps(told: Told, models: Mapping[str, Measured]) -> Iterator[Drawn]:
@@ -156,7 +161,7 @@ def _sweeps(told: Told, models: Mapping[str, Measured]) -> Iterator[Drawn]:
         if len(steps) > 1:
             x = sorted(steps)
             scores = {name: [[_printed(metric, run[step]) for step in x] for run in points] for name, points in same.items()}
-            figure = runs.robustness(x, scores, label, _label(told, metric), told.card.simulated)
+            figure = Drawing(runs.robustness, (x, scores, label, _label(told, metric), told.card.simulated))
             yield Drawn(
                 key.replace(".", "-"),
                 f"{told.spec.label(metric.name)} over the {label.partition(' (')[0]}",
@@ -179,23 +184,28 @@ def _weighted_rows(told: Told, models: Mapping[str, Measured]) -> Iterator[Drawn
     if len(values) == len(known):
         scores["published"] = np.array([values])
     label = SWEEPS[key]
-    figure = runs.robustness(list(known), scores, label, _label(told, metric), told.card.simulated)
+    figure = Drawing(runs.robustness, (list(known), scores, label, _label(told, metric), told.card.simulated))
     text = "A model was trained for each weight. Line: mean; band: 95 % interval over runs."
     yield Drawn("weights", f"{told.spec.label(metric.name)} over the {label.partition(' (')[0]}", text, figure)
 
 
 def _points(row: Measured, key: str, metric: Metric) -> list[dict[float, float]]:
     """Per run: step -> score of the trained model in that form; the record's own test is step 0 of missing frames."""
-    found = []
-    for record in row.records.values():
-        truth = record.predictions.arrays()[1]
-        points = {
-            further.changes[key]: metric.score(np.asarray(further.values), truth) for further in record.further if key in further.changes
-        }
-        if points and key == "missing.rate":
-            points.setdefault(0.0, metric.score(*record.predictions.arrays()))
-        found.append(points)
+    pairs = [derived(record, f"{metric.name} over {key}", partial(_steps, key, metric), row.known) for record in row.records.values()]
+    found = [{step: score for step, score in steps} for steps in pairs]
     return found if found and all(found) else []
+
+
+def _steps(key: str, metric: Metric, record: Finished) -> list[list[float]]:
+    """Pairs of a step and the score there."""
+    tests = [further for further in record.further if key in further.changes]
+    if not tests:
+        return []
+    prediction, truth = record.predictions.arrays()
+    points = {further.changes[key]: metric.score(np.asarray(further.values), truth) for further in tests}
+    if key == "missing.rate":
+        points.setdefault(0.0, metric.score(prediction, truth))
+    return [[step, score] for step, score in points.items()]
 
 
 def _costs(told: Told, models: Mapping[str, Measured]) -> Iterator[Drawn]:
@@ -207,5 +217,5 @@ def _costs(told: Told, models: Mapping[str, Measured]) -> Iterator[Drawn]:
         if size > 0 and not any(map(isnan, values)):
             points[name] = (float(size), values)
     if len(points) > 1:
-        figure = runs.score_against_cost(points, "trainable parameters", _label(told, metric), told.card.simulated)
+        figure = Drawing(runs.score_against_cost, (points, "trainable parameters", _label(told, metric), told.card.simulated))
         yield Drawn("cost", f"{told.spec.label(metric.name)} against size", "Point: mean; bar: from the lowest to the highest run.", figure)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import isnan
+from math import isnan, nan
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -46,8 +46,7 @@ def strips(metrics: Sequence[Strip], simulated: bool = False) -> Figure:
         names = LETTER * max(map(len, rows), default=0)
         figure, axes = panels(len(metrics), 4, 2.3, 0.24 * len(rows) + 0.9, simulated, sharey=True, margin=names)
         for place, strip in zip(axes, metrics, strict=True):
-            for height, name in enumerate(rows):
-                _strip(place, height, strip.values.get(name, ()), strip.published.get(name))
+            _strip(place, strip, rows)
             place.set_xlabel(strip.label)
             place.set_yticks(range(len(rows)), rows)
             place.set_ylim(len(rows) - 0.5, -0.5)
@@ -62,12 +61,12 @@ def learning_curves(runs: Mapping[str, Sequence[Curve]], simulated: bool = False
     with styled():
         figure, axes = panels(len(runs), 4, 2.3, 1.9, simulated)
         for place, (name, curves) in zip(axes, runs.items(), strict=True):
-            for curve in curves:
-                epochs = np.arange(1, len(curve.valid) + 1)
-                place.plot(epochs, curve.train, color=SOFT, linewidth=0.6, linestyle=(0, (3, 2)))
-                place.plot(epochs, curve.valid, color=MAIN, linewidth=0.9)
-                if 0 < curve.best_epoch <= len(curve.valid):
-                    place.plot([curve.best_epoch], [curve.valid[curve.best_epoch - 1]], "o", color=ACCENT, markersize=3)
+            epochs = [range(1, len(curve.valid) + 1) for curve in curves]
+            kept = [(one.best_epoch, one.valid[one.best_epoch - 1]) for one in curves if 0 < one.best_epoch <= len(one.valid)]
+            place.plot(_with_gaps(epochs), _with_gaps([c.train for c in curves]), color=SOFT, linewidth=0.6, linestyle=(0, (3, 2)))
+            place.plot(_with_gaps(epochs), _with_gaps([c.valid for c in curves]), color=MAIN, linewidth=0.9)
+            if kept:
+                place.plot(*zip(*kept, strict=True), "o", color=ACCENT, markersize=3)
             place.set(title=name, xlabel="epoch", ylabel="loss")
             place.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
     return figure
@@ -115,10 +114,19 @@ def score_against_cost(points: Mapping[str, tuple[float, Sequence[float]]], xlab
     return figure
 
 
-def _strip(place: Axes, height: int, values: Sequence[float], published: float | None) -> None:
-    known = [value for value in values if not isnan(value)]
-    if published is not None:
-        place.plot([published], [height], "D", markersize=5, markerfacecolor="none", markeredgecolor=ACCENT)
-    if known:
-        place.plot(known, [height] * len(known), "o", color=MAIN, markersize=3.5, alpha=0.7, markeredgewidth=0)
-        place.plot([float(np.mean(known))], [height], "|", color=INK, markersize=11, markeredgewidth=1.4)
+def _with_gaps(lines: Sequence[Sequence[float]]) -> list[float]:
+    """All of ``lines`` as one, with a gap before each but the first: hundreds of them are then a single thing to draw."""
+    return [value for i, line in enumerate(lines) for value in ((nan, *line) if i else line)]
+
+
+def _strip(place: Axes, strip: Strip, rows: Sequence[str]) -> None:
+    """All points of a kind together."""
+    printed = [(strip.published[name], height) for height, name in enumerate(rows) if name in strip.published]
+    known = [[value for value in strip.values.get(name, ()) if not isnan(value)] for name in rows]
+    dots = [(value, height) for height, values in enumerate(known) for value in values]
+    means = [(float(np.mean(values)), height) for height, values in enumerate(known) if values]
+    if printed:
+        place.plot(*zip(*printed, strict=True), "D", markersize=5, markerfacecolor="none", markeredgecolor=ACCENT)
+    if dots:
+        place.plot(*zip(*dots, strict=True), "o", color=MAIN, markersize=3.5, alpha=0.7, markeredgewidth=0)
+        place.plot(*zip(*means, strict=True), "|", color=INK, markersize=11, markeredgewidth=1.4)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -39,13 +40,18 @@ SETTINGS: dict[Any, Any] = {
 }
 
 
+def require() -> None:
+    """ConfigError where matplotlib is not installed; it is not imported."""
+    if importlib.util.find_spec("matplotlib") is None:
+        raise ConfigError("the package 'matplotlib' is not installed", 'Install it with: pip install "mer-harness[figures]"')
+
+
 @contextmanager
 def styled() -> Iterator[None]:
     """The style while figures are drawn and saved. ConfigError where matplotlib is not installed."""
-    try:
-        import matplotlib
-    except ImportError as error:
-        raise ConfigError("the package 'matplotlib' is not installed", 'Install it with: pip install "mer-harness[figures]"') from error
+    require()
+    import matplotlib
+
     with matplotlib.rc_context(SETTINGS):
         yield
 
@@ -77,7 +83,7 @@ def encoded(figure: Figure, kind: str) -> bytes:
         engine = figure.get_layout_engine()
         if engine is not None:
             engine.execute(figure)
-            figure.set_layout_engine("none")  # to settle it again for every file takes as long as to draw it
+            figure.set_layout_engine(None)  # to settle it again, or to draw it for that, takes as long as to write the file
         figure.savefig(buffer, format=kind, dpi=200, metadata=FORMATS[kind])
     return buffer.getvalue()
 

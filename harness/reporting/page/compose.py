@@ -203,7 +203,7 @@ def inline_svg(text: str, stem: str) -> str:
     readers, which have the caption and the table."""
     prefix = re.sub(r"\W+", "-", stem) + "-"
     text = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", text[text.index("<svg") :], flags=re.DOTALL)
-    text = re.sub(r"(\.\d\d)\d+", r"\1", re.sub(r"\s*\n\s*", " ", text))  # hundredths of a point, a third less to carry
+    text = re.sub(r"(?<=\.\d\d)\d+", "", re.sub(r"\s*\n\s*", " ", text))  # hundredths of a point, a third less to carry
     text = re.sub(r'\bid="', f'id="{prefix}', text)
     text = re.sub(r"url\(#", f"url(#{prefix}", text)
     text = re.sub(r'href="#', f'href="#{prefix}', text)

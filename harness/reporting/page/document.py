@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
-from harness.files import write_atomic
+from harness.files import read_sealed, write_sealed
 
 Outcome = Literal["reproduced", "better", "worse", "not comparable", "open", ""]
 
@@ -197,16 +197,16 @@ Stored = TypeVar("Stored", bound=Part)
 
 
 def read(path: Path, kind: type[Stored]) -> Stored | None:
-    """The stored part, or None where there is none that this version can read."""
+    """The stored part, or None where there is none that this version can read, or it was changed since."""
     try:
-        return kind.model_validate_json(path.read_bytes())
-    except (OSError, ValidationError):
+        return kind.model_validate_json(read_sealed(path))
+    except (OSError, ValueError):
         return None
 
 
 def write(path: Path, part: Part) -> None:
     """Store ``part``, whole or not at all. OSError on a full disk."""
-    write_atomic(path, part.model_dump_json().encode())
+    write_sealed(path, part.model_dump_json().encode())
 
 
 def folder(root: Path) -> Path:

@@ -20,7 +20,7 @@ def digest(*parts: Any) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:32]
 
 
-def state(path: Path) -> tuple[int, int] | None:
+def state(path: Path | str) -> tuple[int, int] | None:
     """Size and time of the last change; None for a file that is not there."""
     try:
         found = os.stat(path)
@@ -29,15 +29,15 @@ def state(path: Path) -> tuple[int, int] | None:
     return found.st_size, found.st_mtime_ns
 
 
-def states(paths: Iterable[Path]) -> str:
+def states(paths: Iterable[Path | str]) -> str:
     """One hash over the states of these files."""
     return digest([(str(path), state(path)) for path in paths])
 
 
-def record_files(folder: Path, keys: Iterable[str]) -> Iterator[Path]:
+def record_files(folder: Path, keys: Iterable[str]) -> Iterator[str]:
     """The files of the trials ``keys`` that a table is made from."""
     for key in keys:
-        yield from (folder / key / name for name in ("record.json", "failure.json", "runtime.json"))
+        yield from (os.path.join(folder, key, name) for name in ("record.json", "failure.json", "runtime.json"))
 
 
 def engine_files() -> list[Path]:
