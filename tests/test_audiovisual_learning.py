@@ -43,7 +43,7 @@ def test_patterns_are_found_in_clips_that_were_not_trained_on(name: str) -> None
     train, test = patterns(0), patterns(1)
     settings = TINY.get(name, {})
     if "sequence_steps" in methods[name].Config.model_fields:
-        settings |= {"sequence_steps": {"text": SOUND, "audio": SOUND, "vision": SOUND}}
+        settings = settings | {"sequence_steps": {"text": SOUND, "audio": SOUND, "vision": SOUND}}
     method = build(name, train, "classification", **settings)
     batch = whole(train)
     optimiser = torch.optim.Adam([p for p in method.parameters() if p.requires_grad], lr=RATE)
