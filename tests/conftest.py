@@ -45,6 +45,17 @@ def shared() -> Path:
 
 
 @pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder where commands are typed: stored data in ``data``, results in ``results``, no tracking server, wide lines."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MER_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("MER_RESULTS", str(tmp_path / "results"))
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return tmp_path
+
+
+@pytest.fixture
 def read_only(tmp_path: Path) -> Iterator[Path]:
     """A folder in which nobody can write, root included."""
     folder = tmp_path / "read_only"

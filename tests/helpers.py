@@ -17,6 +17,7 @@ from torch import Tensor
 from harness.data.batches import Batch, gather
 from harness.data.schema import MODALITIES, Ragged, Split, Task
 from harness.errors import ConfigError
+from harness.nn.lstm import Order
 from harness.training import Inputs, Method, MethodConfig, methods
 
 NAMES = [name for name in methods if methods[name].__module__.partition(".")[0] in ("baselines", "methods")]
@@ -76,6 +77,12 @@ def filmed(split: Split) -> Split:
     low, high = vision.values.min(), vision.values.max()
     pixels = (255 * (vision.values - low) / (high - low)).round().to(torch.uint8)
     return replace(split, features={**split.features, "vision": replace(vision, values=pixels)})
+
+
+def at_places(rows: Order, x: Tensor, steps: int) -> Tensor:
+    """Rows (N, D) at their places, zero at padding: (B, ``steps``, D)."""
+    flat = x.new_zeros(len(rows.last) * steps, x.shape[1])
+    return flat.index_copy(0, rows.rows, x).view(-1, steps, x.shape[1])
 
 
 def some_split(kind: str = "regression", modalities: tuple[str, ...] = MODALITIES) -> Split:

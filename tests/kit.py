@@ -93,3 +93,10 @@ def call(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str,
     out, err = capsys.readouterr()
     assert "Traceback" not in out + err
     return int(code), out, err
+
+
+def typed(capsys: pytest.CaptureFixture[str], line: str) -> str:
+    """What the command ``line`` prints; it has to end well."""
+    code, out, err = call(capsys, *line.split())
+    assert code == 0, f"{line}\n{out}{err}"
+    return out

@@ -25,15 +25,10 @@ ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def place(place: Path) -> Path:
     """A folder with the tiny data set, where the commands are typed."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MER_DATA", str(tmp_path / "data"))
-    monkeypatch.setenv("MER_RESULTS", str(tmp_path / "results"))
-    monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    stored(tmp_path / "data")
-    return tmp_path
+    stored(place / "data")
+    return place
 
 
 @pytest.fixture(autouse=True)

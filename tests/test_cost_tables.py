@@ -224,16 +224,12 @@ def test_a_step_trains(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def place(place: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with a table of costs and the tiny data set; times are made up."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MER_DATA", str(tmp_path / "data"))
-    monkeypatch.setenv("MER_RESULTS", str(tmp_path / "results"))
-    monkeypatch.setenv("COLUMNS", "200")
-    stored(tmp_path / "data")
-    read(tmp_path)
+    stored(place / "data")
+    read(place)
     timed(monkeypatch, lambda batch: (0.004, 0.0001))
-    return tmp_path
+    return place
 
 
 def timed(monkeypatch: pytest.MonkeyPatch, times: Callable[[int], tuple[float, ...]]) -> list[int]:

@@ -35,19 +35,15 @@ row = "Mine"
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def place(place: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A paper with one table and two figures, and the tiny data set."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MER_DATA", str(tmp_path / "data"))
-    monkeypatch.setenv("MER_RESULTS", str(tmp_path / "results"))
-    monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.setattr(table_files, "roots", lambda: [tmp_path / "reports"])
+    monkeypatch.setattr(table_files, "roots", lambda: [place / "reports"])
     assert Showing.__name__ == "Showing"  # it registers the method of the table
-    stored(tmp_path / "data", name="mosi")
-    write(tmp_path, TABLE, "one/t1")
-    write(tmp_path, FIGURE, "one/f1")
-    write(tmp_path, FIGURE.replace("confusion", "gates"), "one/f2")
-    return tmp_path
+    stored(place / "data", name="mosi")
+    write(place, TABLE, "one/t1")
+    write(place, FIGURE, "one/f1")
+    write(place, FIGURE.replace("confusion", "gates"), "one/f2")
+    return place
 
 
 def test_every_figure_of_the_papers_has_a_file_and_its_row(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from helpers import at_places
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -27,9 +28,9 @@ def clips(lengths: list[int], pad: float = 0.0) -> tuple[Tensor, Tensor]:
     return pad_sequence([torch.randn(n, WIDTH).double() for n in lengths], batch_first=True, padding_value=pad), torch.tensor(lengths)
 
 
-def states(module: nn.LSTM, x: Tensor, lengths: Tensor, backwards: bool = False) -> tuple[Tensor, Tensor, Order]:
+def states(module: nn.LSTM, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Order]:
     """Hidden and cell states as rows, and their order."""
-    rows = order(lengths, x.shape[1], backwards)
+    rows = order(lengths, x.shape[1])
     return *lstm(module, rows.pack(x), rows), rows
 
 
@@ -50,7 +51,7 @@ def test_states_and_gradients_are_those_of_a_packed_sequence(lengths: list[int])
     x.requires_grad_()
     expected, last = packed(module, x, n)
     hidden, _, rows = states(module, x, n)
-    mine = rows.pad(hidden, x.shape[1])
+    mine = at_places(rows, hidden, x.shape[1])
     torch.testing.assert_close(mine, expected, rtol=0, atol=1e-12)
     torch.testing.assert_close(rows.ends(hidden), last, rtol=0, atol=1e-12)
     weights = torch.randn_like(expected)
@@ -58,21 +59,6 @@ def test_states_and_gradients_are_those_of_a_packed_sequence(lengths: list[int])
     got = torch.autograd.grad((mine * weights).sum() + rows.ends(hidden).square().sum(), [x, *module.parameters()])
     for one, other in zip(got, wanted, strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-12)
-
-
-@settings(deadline=None)
-@given(some_lengths)
-def test_backwards_is_the_lstm_on_mirrored_clips(lengths: list[int]) -> None:
-    module = made()
-    x, n = clips(lengths)
-    mirrored = pad_sequence([x[i, :length].flip(0) for i, length in enumerate(lengths)], batch_first=True)
-    expected, last = packed(module, mirrored, n)
-    hidden, _, rows = states(module, x, n, backwards=True)
-    back = rows.pad(hidden, x.shape[1])
-    torch.testing.assert_close(rows.ends(hidden), last, rtol=0, atol=1e-12)
-    for i, length in enumerate(lengths):
-        torch.testing.assert_close(back[i, :length], expected[i, :length].flip(0), rtol=0, atol=1e-12)
-        assert not back[i, length:].any()
 
 
 @pytest.mark.parametrize("lengths", [[1], [4], [1, 1, 1], [2, 5, 3, 5]])
@@ -90,7 +76,7 @@ def test_cells_are_those_after_each_step() -> None:
     module = made()
     x, n = clips([3, 5])
     _, found, rows = states(module, x, n)
-    cells = rows.pad(found, 5)
+    cells = at_places(rows, found, 5)
     for clip, length in enumerate(n.tolist()):
         for step in range(1, length + 1):
             torch.testing.assert_close(cells[clip, step - 1], module(x[clip : clip + 1, :step])[1][1][0, 0], rtol=0, atol=1e-12)
@@ -100,9 +86,8 @@ def test_padding_is_never_read() -> None:
     module = made()
     lengths = [2, 5, 1]
     (x, n), (holes, _) = clips(lengths), clips(lengths, pad=math.nan)
-    for backwards in (False, True):
-        a, b = states(module, x, n, backwards), states(module, holes, n, backwards)
-        assert torch.equal(a[0], b[0]) and torch.equal(a[1], b[1])
+    a, b = states(module, x, n), states(module, holes, n)
+    assert torch.equal(a[0], b[0]) and torch.equal(a[1], b[1])
 
 
 def test_a_gradient_of_the_last_state_alone_is_enough() -> None:
@@ -118,22 +103,21 @@ def test_a_gradient_of_the_last_state_alone_is_enough() -> None:
         torch.testing.assert_close(one, other.grad, rtol=0, atol=1e-12)
 
 
-@given(some_lengths, st.integers(0, 2), st.booleans())
-def test_rows_are_every_real_step_once_and_know_their_neighbours(lengths: list[int], more: int, backwards: bool) -> None:
+@given(some_lengths, st.integers(0, 2))
+def test_rows_are_every_real_step_once_and_know_their_neighbours(lengths: list[int], more: int) -> None:
     steps = max(lengths) + more
-    found = order(torch.tensor(lengths), steps, backwards)
+    found = order(torch.tensor(lengths), steps)
     places = [(row // steps, row % steps) for row in found.rows.tolist()]
     assert sorted(places) == [(clip, step) for clip, length in enumerate(lengths) for step in range(length)]
-    assert list(found.counts) == [sum(length > step for length in lengths) for step in range(max(lengths))]
+    assert [step for _, step in places] == sorted(step for _, step in places)
+    assert found.counts == [sum(length > step for length in lengths) for step in range(max(lengths))]
     values = torch.tensor(places, dtype=torch.float64) + 1
     for (clip, step), earlier in zip(places, found.previous(values).tolist(), strict=True):
-        first = step == (lengths[clip] - 1 if backwards else 0)
-        assert earlier == ([0, 0] if first else [clip + 1, step + 2 if backwards else step])
-    ends = [0] * len(lengths) if backwards else [length - 1 for length in lengths]
-    assert [places[row] for row in found.last.tolist()] == list(enumerate(ends))
+        assert earlier == ([clip + 1, step] if step else [0, 0])
+    assert [places[row] for row in found.last.tolist()] == list(enumerate(length - 1 for length in lengths))
     x = torch.rand(len(lengths), steps, 2)
     real = (torch.arange(steps) < torch.tensor(lengths)[:, None])[..., None]
-    assert torch.equal(found.pad(found.pack(x), steps), x * real)
+    assert torch.equal(at_places(found, found.pack(x), steps), x * real)
 
 
 def test_under_autocast_states_keep_the_dtype_of_the_parameters() -> None:
@@ -149,4 +133,4 @@ def test_without_values_all_steps_are_taken() -> None:
     module = made().to("meta")
     x, lengths = torch.empty(2, 5, WIDTH, device="meta", dtype=torch.float64), torch.empty(2, dtype=torch.int64, device="meta")
     hidden, cells, rows = states(module, x, lengths)
-    assert hidden.shape == (10, HIDDEN) and rows.ends(hidden).shape == (2, HIDDEN) and rows.pad(cells, 5).shape == (2, 5, HIDDEN)
+    assert hidden.shape == (10, HIDDEN) and rows.ends(hidden).shape == (2, HIDDEN) and cells.shape == (10, HIDDEN)

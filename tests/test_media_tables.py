@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kit import call
+from kit import typed
 from test_audiovisual_baselines import TINY
 
 from harness.data import store
@@ -31,20 +31,10 @@ AMCM = ("random folds", "folds by subject")
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def place(place: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder where commands are typed."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MER_DATA", str(tmp_path / "data"))
-    monkeypatch.setenv("MER_RESULTS", str(tmp_path / "results"))
-    monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")  # no mirror: it takes longer than these trials
-    return tmp_path
-
-
-def run(capsys: pytest.CaptureFixture[str], line: str) -> str:
-    code, out, err = call(capsys, *line.split())
-    assert code == 0, f"{line}\n{out}{err}"
-    return out
+    return place
 
 
 def extracted(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -55,12 +45,12 @@ def extracted(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
             name = f"01-01-{faces.EMOTIONS.index(emotion) + 1:02d}-01-01-01-{actor:02d}"
             faces.openface_table(faces.ravdess_film(place / "films", name, take, 48, 32).with_suffix(".csv"), take.units)
     sound = "--audio mfcc --workers 1"
-    run(capsys, "data import ravdess films")
-    run(
+    typed(capsys, "data import ravdess films")
+    typed(
         capsys,
         f"data extract ravdess --vision frames --set frames.count=3 --set frames.size=16 --set frames.colour=true {sound} --as films",
     )
-    run(capsys, f"data extract ravdess --vision openface {sound} --as units")
+    typed(capsys, f"data extract ravdess --vision openface {sound} --as units")
 
 
 def narrow(place: Path, item: str) -> None:
@@ -108,12 +98,12 @@ def check(content: Mapping[str, Any], protocols: Sequence[str], rows: set[str]) 
 def test_the_same_table_on_pixels_and_on_features(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """MKCC's Table 3 as it is, some rows: what the data hold says what is read, and nothing else has to be said."""
     extracted(place, capsys)
-    assert "768 (16 x 16 colour pictures)" in run(capsys, "data show ravdess@films")
-    assert "pictures" not in run(capsys, "data show ravdess@units")
+    assert "768 (16 x 16 colour pictures)" in typed(capsys, "data show ravdess@films")
+    assert "pictures" not in typed(capsys, "data show ravdess@units")
     narrow(place, "mkcc/t3")
     sizes = {}
     for name in ("films", "units"):
-        run(capsys, f"reproduce mkcc/t3 --data ravdess@{name} --budget smoke --inline --methods conv1d_audio,mmtm --figures none")
+        typed(capsys, f"reproduce mkcc/t3 --data ravdess@{name} --budget smoke --inline --methods conv1d_audio,mmtm --figures none")
         check(table(place, f"mkcc_t3_ravdess-{name}"), MKCC, {"1D CNN", "MMTM"})
         text = (place / "results" / "tables" / f"mkcc_t3_ravdess-{name}.md").read_text(encoding="utf-8")
         assert all(f"measured, {protocol} (n = " in text for protocol in MKCC)
@@ -138,7 +128,7 @@ def test_mkcc_table_3_from_films(place: Path, capsys: pytest.CaptureFixture[str]
     """Every row that has a method, under every protocol."""
     extracted(place, capsys)
     narrow(place, "mkcc/t3")
-    run(capsys, "reproduce mkcc/t3 --data ravdess@films --budget smoke --inline --figures none")
+    typed(capsys, "reproduce mkcc/t3 --data ravdess@films --budget smoke --inline --figures none")
     found = table(place, "mkcc_t3_ravdess-films")
     check(found, MKCC, {line["row"] for line in found["lines"]} - {"majority", "logistic"})
     assert len({line["row"] for line in found["lines"]}) == 8 + 7 + 2
@@ -154,9 +144,9 @@ def test_amcm_table_3_from_films(place: Path, capsys: pytest.CaptureFixture[str]
                 take = faces.made_take(prototype, 10 * subject + sentence, frames=8)
                 film = faces.enterface_film(place / "films", subject, emotion, sentence, take, 48, 40)
                 faces.openface_table(film.with_suffix(".csv"), take.units)
-    run(capsys, "data import enterface05 films")
-    run(capsys, f"data extract enterface05 --vision {vision} {settings} --audio mfcc --as av --workers 1")
+    typed(capsys, "data import enterface05 films")
+    typed(capsys, f"data extract enterface05 --vision {vision} {settings} --audio mfcc --as av --workers 1")
     narrow(place, "amcm/t3")
-    run(capsys, "reproduce amcm/t3 --data enterface05@av --budget smoke --inline --figures none")
+    typed(capsys, "reproduce amcm/t3 --data enterface05@av --budget smoke --inline --figures none")
     found = table(place, "amcm_t3_enterface05-av")
     check(found, AMCM, {line["row"] for line in found["lines"]} - {"majority", "logistic"})

@@ -18,6 +18,7 @@ from helpers import (
     REGRESSION,
     SUBSETS,
     TASKS,
+    at_places,
     build,
     check_training_fits,
     fitted,
@@ -221,7 +222,7 @@ def test_cell_lstm_is_the_lstm(width: int, hidden: int, steps: int) -> None:
     torch.manual_seed(0)
     loop, x = CellLSTM(width, hidden).double(), torch.randn(2, steps, width, dtype=torch.float64)
     rows = unpadded(2, steps)
-    states, cells = (rows.pad(states, steps) for states in loop(rows.pack(x), rows))
+    states, cells = (at_places(rows, states, steps) for states in loop(rows.pack(x), rows))
     torch.testing.assert_close(states, loop.lstm(x)[0], **EXACT)
     for t in range(steps):
         _, (_, cell) = loop.lstm(x[:, : t + 1])
@@ -259,7 +260,7 @@ def test_memory_keeps_and_replaces_as_its_gates_say(keep: int, write: int) -> No
     seen, rows = torch.randn(2, 5, 3), unpadded(2, 5)
     written = memory.candidate(seen).tanh() * write
     expected = written.cumsum(1) if keep else written
-    torch.testing.assert_close(rows.pad(memory(rows.pack(seen), rows), 5), expected, **CLOSE)
+    torch.testing.assert_close(at_places(rows, memory(rows.pack(seen), rows), 5), expected, **CLOSE)
 
 
 def test_memory_is_its_recurrence() -> None:
@@ -267,7 +268,7 @@ def test_memory_is_its_recurrence() -> None:
     memory = GatedMemory(3, 4, Hidden(5, 0.0), Hidden(6, 0.0), Hidden(7, 0.0)).double()
     seen = torch.randn(2, 6, 3, dtype=torch.float64)
     u, rows = torch.zeros(2, 4, dtype=torch.float64), unpadded(2, 6)
-    for t, now in enumerate(rows.pad(memory(rows.pack(seen), rows), 6).unbind(1)):
+    for t, now in enumerate(at_places(rows, memory(rows.pack(seen), rows), 6).unbind(1)):
         both = torch.cat([seen[:, t], u], dim=1)
         u = memory.keep(both).sigmoid() * u + memory.write(both).sigmoid() * memory.candidate(seen[:, t]).tanh()
         torch.testing.assert_close(now, u, **EXACT)

@@ -125,18 +125,14 @@ published.mosi = { mae = 0.900 }
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def place(place: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Three papers: scores and costs on a data set that is there, scores on one that is not."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MER_DATA", str(tmp_path / "data"))
-    monkeypatch.setenv("MER_RESULTS", str(tmp_path / "results"))
-    monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.setattr(table_files, "roots", lambda: [tmp_path / "reports"])
-    stored(tmp_path / "data", name="mosi")
-    write(tmp_path, SCORES, "one/t1")
-    write(tmp_path, test_cost_tables.SPEC, "costly/t9")
-    write(tmp_path, SCORES.replace("mosi", "iemocap4").replace('"mae"', '"accuracy"').replace("mae = 0.900", "accuracy = 70.0"), "two/t1")
-    return tmp_path
+    monkeypatch.setattr(table_files, "roots", lambda: [place / "reports"])
+    stored(place / "data", name="mosi")
+    write(place, SCORES, "one/t1")
+    write(place, test_cost_tables.SPEC, "costly/t9")
+    write(place, SCORES.replace("mosi", "iemocap4").replace('"mae"', '"accuracy"').replace("mae = 0.900", "accuracy = 70.0"), "two/t1")
+    return place
 
 
 def test_a_report_without_a_target_is_of_all_papers_and_repeats_itself(

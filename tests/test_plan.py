@@ -39,17 +39,6 @@ published.mosi = { mae = 0.900 }
 """
 
 
-@pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with the tiny data set, where the commands are typed."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MER_DATA", str(tmp_path / "data"))
-    monkeypatch.setenv("MER_RESULTS", str(tmp_path / "results"))
-    monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    return tmp_path
-
-
 def write(place: Path, text: str = MINE, name: str = "mine/t1") -> None:
     path = place / "reports" / f"{name}.toml"
     path.parent.mkdir(parents=True, exist_ok=True)

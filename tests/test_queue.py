@@ -1,14 +1,19 @@
-"""The order in which waiting trials start."""
+"""The order in which waiting trials start, and what their processes start with."""
 
 from __future__ import annotations
 
 import math
+import multiprocessing
+import sys
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import harness.cli  # noqa: F401  (what the command line's own file imports)
+from harness.experiments import executors
 from harness.experiments.executors import Queue
 
 SECONDS = {"short": 1.0, "middle": 5.0, "long": 20.0}
@@ -78,3 +83,13 @@ def test_the_next_job_is_the_first_of_those_whose_method_took_longest(methods: l
             one, tries = taken.pop(0)
             queue.again(one, tries + 1)
             waiting.append((one, tries + 1))
+
+
+@pytest.mark.skipif("forkserver" not in multiprocessing.get_all_start_methods(), reason="workers are forked from a server only on Unix")
+def test_the_server_of_workers_knows_what_the_command_has_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker runs the imports of the command's own file anew: what the server lacks, every trial waits for."""
+    known: list[str] = []
+    monkeypatch.setattr(multiprocessing.get_context("forkserver"), "set_forkserver_preload", known.extend)
+    executors._context([])
+    assert "harness.cli" in known and {name for name in sys.modules if name.startswith("harness.")} <= set(known)
+    assert known.index("harness.cli") < known.index("harness.experiments.warm"), "which looks at all that is imported"

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kit import TOY, job, stored, trial
 
-from harness.data.transforms import CHUNK, shortened
+from harness.data.schema import CHUNK
+from harness.data.transforms import shortened
 from harness.experiments.plugins import load_file
 from harness.experiments.trials import resolve_config
 from harness.experiments.worker import prepared, run_trial

@@ -576,17 +576,12 @@ def test_pictures_show_every_trial_and_setting(undisturbed: list[TrialRecord], t
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MER_DATA", str(tmp_path / "data"))
-    monkeypatch.setenv("MER_RESULTS", str(tmp_path / "results"))
-    monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+def place(place: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     # One test has both; they cost seconds.
     monkeypatch.setattr(shown, "drawable", lambda console: False)
     monkeypatch.setattr(tracking, "publish_search", lambda *search: "")
-    stored(tmp_path / "data")
-    return tmp_path
+    stored(place / "data")
+    return place
 
 
 @pytest.fixture(autouse=True)

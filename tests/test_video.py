@@ -14,7 +14,7 @@ import pytest
 import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
-from kit import call
+from kit import call, typed
 
 from harness.data import store
 from harness.data.features import Clip
@@ -407,23 +407,6 @@ class TestOpenFace:
         assert OpenFace(folder=tmp_path).recipe() == OpenFace().recipe() != OpenFace(failed="drop").recipe()
 
 
-@pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder where commands are typed."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MER_DATA", str(tmp_path / "data"))
-    monkeypatch.setenv("MER_RESULTS", str(tmp_path / "results"))
-    monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    return tmp_path
-
-
-def run(capsys: pytest.CaptureFixture[str], line: str) -> str:
-    code, out, err = call(capsys, *line.split())
-    assert code == 0, f"{line}\n{out}{err}"
-    return out
-
-
 def records(place: Path) -> list[dict[str, Any]]:
     """What every trial left that was run."""
     return [json.loads(path.read_text()) for path in (place / "results" / "records").glob("*/record.json")]
@@ -443,8 +426,8 @@ class TestFromFilmsToATrainedMethod:
         for seed, name in enumerate(names):
             emotion = faces.EMOTIONS[int(name[6:8]) - 1]
             faces.ravdess_film(place / "films", name, faces.made_take(emotion, seed, frames=10), 64, 36)
-        run(capsys, "data import ravdess films")
-        out = run(
+        typed(capsys, "data import ravdess films")
+        out = typed(
             capsys, "data extract ravdess --vision frames --set frames.count=4 --set frames.size=12 --audio mfcc --as films --workers 1"
         )
         assert "frames 2 (count=4, size=12, colour=False, crop=centre" in out
@@ -453,10 +436,10 @@ class TestFromFilmsToATrainedMethod:
         first = Pixels(count=4, size=12).extract(place / "films" / "Actor_01" / f"{sorted(names)[0]}.mp4")
         assert data.features["vision"].values.dtype == torch.uint8
         np.testing.assert_array_equal(data.features["vision"].clip(0), torch.from_numpy(first).float() / 255)
-        run(capsys, "data extract ravdess@films --audio logmel --as both --workers 1")
+        typed(capsys, "data extract ravdess@films --audio logmel --as both --workers 1")
         both = store.load("ravdess@both", place / "data", verify=True)
         assert torch.equal(both.features["vision"].values, data.features["vision"].values), "pixels stay bytes"
-        run(capsys, "run tfn ravdess@films --folds 4 --budget smoke --inline")
+        typed(capsys, "run tfn ravdess@films --folds 4 --budget smoke --inline")
         assert len(records(place)) == 4 and all(len(record["predictions"]["ids"]) == 4 for record in records(place))
 
     def test_enterface(self, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -467,12 +450,12 @@ class TestFromFilmsToATrainedMethod:
                 for sentence in (1, 2):
                     take = faces.made_take(prototype, 10 * subject + sentence, frames=12)
                     faces.enterface_film(place / "films", subject, emotion, sentence, take, 60, 48)
-        run(capsys, "data import enterface05 films")
-        run(capsys, "data extract enterface05 --vision frames --set frames.count=3 --set frames.size=12 --audio mfcc --as av --workers 1")
+        typed(capsys, "data import enterface05 films")
+        typed(capsys, "data extract enterface05 --vision frames --set frames.count=3 --set frames.size=12 --audio mfcc --as av --workers 1")
         data = store.load("enterface05@av", place / "data")
         assert sorted(set(data.clips["group"])) == ["s1", "s2", "s3"] and data.features["vision"].lengths.tolist() == [3] * 12
         assert {data.card.task.classes[label] for label in data.clips["label"]} == set(emotions)
-        run(capsys, "run tfn enterface05@av --folds 3 --budget smoke --inline")
+        typed(capsys, "run tfn enterface05@av --folds 3 --budget smoke --inline")
 
     def test_sound_and_openface_tables_without_films(self, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
         """What is public of RAVDESS and small: sound files, and OpenFace's tables under the names of the films."""
@@ -487,8 +470,8 @@ class TestFromFilmsToATrainedMethod:
             faces.openface_table(
                 place / "all" / "FacialTracking_Actors_01-24" / f"{name}.csv", take.units, [int(n != 3) for n in range(12)]
             )
-        run(capsys, "data import ravdess all")
-        out = run(
+        typed(capsys, "data import ravdess all")
+        out = typed(
             capsys,
             "data extract ravdess --vision openface --set openface.folder=all/FacialTracking_Actors_01-24 --audio mfcc --as au --workers 1",
         )
@@ -504,8 +487,8 @@ class TestFromFilmsToATrainedMethod:
             faces.openface_table(place / "own" / f"clip{number}.csv", take.units)
             lines.append(f"c{number},s{number},happy,clip{number}.avi")
         (place / "own" / "manifest.csv").write_text("\n".join(lines))
-        run(capsys, "data import ravdess own/manifest.csv --as own")
-        run(capsys, "data extract ravdess@own --vision openface --set openface.units=intensity --as units --workers 1")
+        typed(capsys, "data import ravdess own/manifest.csv --as own")
+        typed(capsys, "data extract ravdess@own --vision openface --set openface.units=intensity --as units --workers 1")
         found = store.load("ravdess@units", place / "data").features["vision"]
         np.testing.assert_array_equal(found.clip(2), np.round(take.units, 2).astype(np.float32))
 
@@ -514,7 +497,7 @@ class TestFromFilmsToATrainedMethod:
             faces.ravdess_film(place / "films", ravdess_name("happy", 1, actor), faces.made_take("happy", actor, frames=6), 64, 36)
         path = place / "films" / "Actor_02" / f"{ravdess_name('happy', 1, 2)}.mp4"
         path.write_bytes(path.read_bytes()[:500])
-        run(capsys, "data import ravdess films")
+        typed(capsys, "data import ravdess films")
         code, _, err = call(capsys, "data", "extract", "ravdess", "--vision", "frames", "--workers", "1")
         assert code == 2 and "1 of 2 clips cannot be extracted" in err and path.name in err
         assert store.names(place / "data") == ("ravdess",)
@@ -534,17 +517,17 @@ def test_films_of_real_faces_train_a_method(shared: Path, place: Path, capsys: p
     takes = {clip: faces.real_take(folder, clip) for clip in chosen}
     for clip, take in takes.items():
         faces.ravdess_film(place / "films", clip, take, 64, 36)
-    run(capsys, "data import ravdess films")
-    run(capsys, "data extract ravdess --vision frames --set frames.count=10 --set frames.size=24 --audio mfcc --as films --workers 2")
+    typed(capsys, "data import ravdess films")
+    typed(capsys, "data extract ravdess --vision frames --set frames.count=10 --set frames.size=24 --audio mfcc --as films --workers 2")
     data = store.load("ravdess@films", place / "data")
     assert len(data) == len(chosen) == 40 and data.features["vision"].lengths.tolist() == [10] * 40
     check_pixels_tell_of_movements(data, [takes[clip] for clip in data.clips["id"]])
     # after 16 epochs mere rounding of the pixels moves a fold's loss between .79 and .92 of the first one
     effort = "--budget paper --set training.batch_size=4 --set training.max_epochs=32 --set training.patience=32"
-    run(capsys, f"run tfn ravdess@films --folds 5 {effort} --inline")
+    typed(capsys, f"run tfn ravdess@films --folds 5 {effort} --inline")
     histories = [record["history"] for record in records(place)]
     assert len(histories) == 5 and all(history[-1]["train_loss"] < 0.9 * history[0]["train_loss"] for history in histories)
-    run(capsys, "run ridge ravdess@films --folds 5 --inline")
+    typed(capsys, "run ridge ravdess@films --folds 5 --inline")
     ridge = [record["test"]["accuracy"] for record in records(place) if record["identity"]["method"] == "ridge"]
     assert len(ridge) == 5 and np.mean(ridge) > 0.25  # by chance .125, with a standard deviation of .052 over the 40 clips
 

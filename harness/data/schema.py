@@ -6,7 +6,7 @@ Every clip has at least one frame in every modality the data set has (importers 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import isqrt
 from pathlib import Path
@@ -22,8 +22,8 @@ from harness.data.pages import Pages
 
 MODALITIES = ("text", "audio", "vision")
 SPLITS = ("train", "valid", "test")
+CHUNK = 64  # clips that are read at a time where all are read: as numbers they would be most of a worker's memory
 CLIP_COLUMNS = ("id", "group", "split", "label", "text")
-CHUNK = 128  # clips averaged at a time: films do not fit into memory as numbers
 MORE_COLUMNS = ("fold", "audio", "video")  # where known: name of the published fold; media files, below Dataset.media_root
 
 
@@ -175,7 +175,7 @@ class Ragged:
 
     def clip(self, row: int) -> Tensor:
         """The frames of one clip, (length, dim)."""
-        return self.take(torch.arange(int(self.offsets[row]), int(self.offsets[row + 1])))
+        return self.joined(torch.tensor([row]))[0]
 
     def joined(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """All frames of the clips ``rows`` (B,), clip after clip, (frames, dim), and lengths (B,)."""
@@ -183,6 +183,10 @@ class Ragged:
         values = self.take(frames)
         self._let_go(len(frames), len(rows))
         return values, lengths
+
+    def parts(self, rows: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """``joined`` of ``CHUNK`` of the clips ``rows`` (B,) after another."""
+        return map(self.joined, torch.split(rows, CHUNK))
 
     def only(self, rows: Tensor) -> Ragged:
         """The clips ``rows`` (B,) alone, in this order, stored as they are here."""
@@ -205,7 +209,7 @@ class Ragged:
     def padded(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """The clips ``rows`` padded with zeros at the end to the longest of them: (B, T, dim), and lengths (B,)."""
         batch, lengths = pad_sequence(self._apart(rows), batch_first=True), self.offsets[rows + 1] - self.offsets[rows]
-        self._let_go(int(lengths.sum()), len(rows))  # of what was joined once more, which does no harm
+        self._let_go(int(lengths.sum()), len(rows))
         return batch, lengths
 
     def _apart(self, rows: Tensor) -> list[Tensor]:
@@ -213,8 +217,8 @@ class Ragged:
         if self.shift is None and self.gain is None and self.values.is_floating_point():
             ends = self.offsets[rows + 1].tolist()
             return [self.values[start:end] for start, end in zip(self.offsets[rows].tolist(), ends, strict=True)]
-        frames, lengths = self.joined(rows)
-        return list(torch.split(frames, lengths.tolist()))
+        frames, lengths = self._frames(rows)
+        return list(torch.split(self.take(frames), lengths.tolist()))
 
 
 @dataclass(frozen=True)
@@ -281,10 +285,11 @@ class Split:
 
     def means(self, modality: str) -> Tensor:
         """Mean over each clip's real frames, (N, dim); padding never enters (peers' fault: zeros averaged in)."""
-        return torch.cat([self._means(modality, rows) for rows in torch.split(self.rows, CHUNK)])
+        return torch.cat([_means(*part) for part in self.features[modality].parts(self.rows)])
 
-    def _means(self, modality: str, rows: Tensor) -> Tensor:
-        frames, lengths = self.features[modality].joined(rows)
-        clip = torch.repeat_interleave(torch.arange(len(rows)), lengths)
-        total = torch.zeros(len(rows), frames.shape[1], dtype=torch.float64).index_add_(0, clip, frames.double())
-        return (total / lengths[:, None]).float()
+
+def _means(frames: Tensor, lengths: Tensor) -> Tensor:
+    """``frames`` (frames, dim) of clips with these ``lengths`` (B,), clip after clip -> the mean of each, (B, dim)."""
+    clip = torch.repeat_interleave(torch.arange(len(lengths)), lengths)
+    total = torch.zeros(len(lengths), frames.shape[1], dtype=torch.float64).index_add_(0, clip, frames.double())
+    return (total / lengths[:, None]).float()

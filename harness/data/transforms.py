@@ -10,8 +10,6 @@ from torch import Tensor
 
 from harness.data.schema import Ragged, Split
 
-CHUNK = 64  # clips that are read at a time: all at once would be most of a worker's memory
-
 
 def shortened(splits: Sequence[Split], longest: int, modalities: Sequence[str]) -> list[Split]:
     """``splits`` of one data set with clips of ``modalities`` of at most ``longest`` frames: longer ones are cut into so many equal parts,
@@ -26,8 +24,8 @@ def shortened(splits: Sequence[Split], longest: int, modalities: Sequence[str]) 
 
 def _shortened(ragged: Ragged, longest: int) -> Ragged:
     offsets = torch.cat([torch.zeros(1, dtype=torch.int64), ragged.lengths.clamp_max(longest).cumsum(0)])
-    chunks = torch.split(torch.arange(len(ragged.lengths)), CHUNK)
-    return Ragged(torch.cat([_means(*ragged.joined(rows), longest) for rows in chunks]), offsets)
+    every = ragged.parts(torch.arange(len(ragged.lengths)))
+    return Ragged(torch.cat([_means(frames, lengths, longest) for frames, lengths in every]), offsets)
 
 
 def _means(frames: Tensor, lengths: Tensor, longest: int) -> Tensor:
@@ -63,5 +61,5 @@ def _fit(train: Split, modality: str) -> Ragged:
 
 
 def _parts(train: Split, modality: str) -> Iterator[Tensor]:
-    """All real frames in double precision, ``CHUNK`` clips at a time."""
-    return (train.features[modality].joined(rows)[0].double() for rows in torch.split(train.rows, CHUNK))
+    """All real frames in double precision, some clips at a time."""
+    return (frames.double() for frames, _ in train.features[modality].parts(train.rows))

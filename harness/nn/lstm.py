@@ -15,10 +15,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from harness.nn.steps import pack
+
 
 @dataclass(frozen=True)
 class Order:
     """All N real steps of B clips as rows: first steps first, within a step the longest clips first, as in a packed sequence.
+
+    (``harness.nn.steps`` has them clip after clip, for layers without a state.)
 
     ``rows`` (N,) says where each stands in B x T; ``before`` is the row of the step before each row, from the second step on;
     ``last`` (B,) is the row of each clip's last step; ``counts``: how many clips have each step.
@@ -31,12 +35,7 @@ class Order:
 
     def pack(self, x: Tensor) -> Tensor:
         """x (B, T, D) as rows (N, D)."""
-        return x.flatten(0, 1).index_select(0, self.rows)
-
-    def pad(self, x: Tensor, steps: int) -> Tensor:
-        """Rows (N, D) at their places, zero at padding: (B, ``steps``, D)."""
-        flat = x.new_zeros(len(self.last) * steps, x.shape[1])
-        return flat.index_copy(0, self.rows, x).view(-1, steps, x.shape[1])
+        return pack(x, self.rows)
 
     def previous(self, x: Tensor) -> Tensor:
         """The row of the step before each of the rows (N, D), zero before the first step."""
@@ -47,22 +46,21 @@ class Order:
         return x.index_select(0, self.last)
 
 
-def order(lengths: Tensor, steps: int, backwards: bool = False) -> Order:
-    """The rows of clips of ``lengths`` (B,), each at least 1 and padded at the end to ``steps``; ``backwards``: last steps first.
+def order(lengths: Tensor, steps: int) -> Order:
+    """The rows of clips of ``lengths`` (B,), each at least 1 and padded at the end to ``steps``.
 
     Lengths without values (on the device ``meta``) are taken to be ``steps``.
     """
     if lengths.device.type == "meta":
-        known = order(torch.full(lengths.shape, steps), steps, backwards)
+        known = order(torch.full(lengths.shape, steps), steps)
         return Order(known.rows.to("meta"), known.before.to("meta"), known.last.to("meta"), known.counts)
     descending, clips = lengths.sort(descending=True, stable=True)
     step, place = (torch.arange(int(descending[0]), device=lengths.device)[:, None] < descending).nonzero(as_tuple=True)
-    at = descending[place] - 1 - step if backwards else step
     counts = torch.bincount(step)
     begin, later = counts.cumsum(0) - counts, step[len(clips) :]
     before = begin[later - 1] + place[len(clips) :]
     last = torch.empty_like(clips).index_copy_(0, clips, begin[descending - 1] + torch.arange(len(clips), device=lengths.device))
-    return Order(clips[place] * steps + at, before, last, counts.tolist())
+    return Order(clips[place] * steps + step, before, last, counts.tolist())
 
 
 def lstm(module: nn.LSTM, x: Tensor, rows: Order) -> tuple[Tensor, Tensor]:

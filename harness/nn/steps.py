@@ -29,7 +29,7 @@ class Steps:
 
     def pack(self, x: Tensor) -> Tensor:
         """(B, T, D) -> (N, D)."""
-        return _Pack.apply(x, self)  # type: ignore[no-any-return, no-untyped-call]
+        return pack(x, self.rows)
 
     def pad(self, x: Tensor) -> Tensor:
         """(N, D) -> (B, T, D), at padding the clip's last step, as a constant: no gradient flows from there."""
@@ -49,6 +49,11 @@ def real_steps(lengths: Tensor, longest: int) -> Steps:
     return Steps(lengths, longest, rows, places)
 
 
+def pack(x: Tensor, rows: Tensor) -> Tensor:
+    """The steps of x (B, T, D) at the places ``rows`` (N,), each of them once, among all B T: (N, D)."""
+    return _Pack.apply(x, rows)  # type: ignore[no-any-return, no-untyped-call]
+
+
 def packs(lengths: Tensor, longest: int) -> bool:
     """Whether packing pays: on a CPU, where a quarter of the steps is padding. Elsewhere counting them waits for the device."""
     if lengths.device.type != "cpu" or torch.compiler.is_compiling():
@@ -58,15 +63,15 @@ def packs(lengths: Tensor, longest: int) -> bool:
 
 class _Pack(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, steps: Steps) -> Tensor:
-        ctx.steps, ctx.shape = steps, x.shape
-        return x.flatten(0, 1).index_select(0, steps.rows)
+    def forward(ctx: Any, x: Tensor, rows: Tensor) -> Tensor:
+        ctx.rows, ctx.shape = rows, x.shape
+        return x.flatten(0, 1).index_select(0, rows)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         whole = gradient.new_zeros(ctx.shape)
-        whole.view(-1, ctx.shape[2]).index_copy_(0, ctx.steps.rows, gradient)
+        whole.view(-1, ctx.shape[2]).index_copy_(0, ctx.rows, gradient)
         return whole, None
 
 
