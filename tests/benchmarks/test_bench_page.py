@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+CORES = 2  # of the machine for which the minute is meant
+
 
 def measured(*arguments: str) -> dict[str, float]:
     pytest.importorskip("matplotlib")
@@ -27,14 +29,27 @@ def test_what_is_known_is_rendered_in_a_part_of_the_time() -> None:
     assert found["nothing changed, s of the processor"] < first / 5
 
 
+@pytest.fixture(scope="module")
+def all_papers() -> dict[str, float]:
+    return measured("10000")
+
+
 @pytest.mark.slow  # minutes: `pytest tests/benchmarks -m slow`
-def test_all_papers_are_rendered_in_minutes_and_again_in_seconds() -> None:
-    """The aim is 60 s without caches on two cores, which have twice as much of the processor's time, 10 s with all that is cached by
-    content, the page under 5 MB. Without caches it is not reached: 147 s of the processor were measured; what is asserted keeps that.
-    """
-    found = measured("10000")
-    assert found["records"] >= 10_000
-    assert found["without caches, s of the processor"] < 180
-    assert found["statistics cached, s of the processor"] < 20  # 18.5 on a busy machine
-    assert found["nothing changed, s of the processor"] < 10
-    assert found["page, MB"] < 5
+@pytest.mark.xfail(reason="the aim, a minute on two cores, is not reached yet: docs/page.md says what it takes", strict=True)
+def test_all_papers_are_rendered_in_a_minute(all_papers: dict[str, float]) -> None:
+    """Nothing kept; two cores have 120 s of the processor in a minute."""
+    assert all_papers["without caches, s of the processor"] < 60 * CORES
+
+
+@pytest.mark.slow
+@pytest.mark.xfail(reason="the aim, ten seconds, is not reached yet: docs/page.md says what it takes", strict=True)
+def test_all_papers_are_rendered_again_in_seconds(all_papers: dict[str, float]) -> None:
+    """With scores, tests and figures kept by content, every table written anew."""
+    assert all_papers["statistics cached, s of the processor"] < 10
+
+
+@pytest.mark.slow
+def test_what_has_not_changed_is_there_at_once(all_papers: dict[str, float]) -> None:
+    assert all_papers["records"] >= 10_000
+    assert all_papers["nothing changed, s of the processor"] < 10
+    assert all_papers["page, MB"] < 5
