@@ -168,3 +168,11 @@ def test_an_interrupt_ends_all_processes_and_leaves_whole_figures(tmp_path: Path
     assert 0 < len(drawn) < 500 and json.loads(drawn[0].read_bytes().partition(b"\n")[2])["files"].keys() == {"svg", "png"}
     for path in tmp_path.glob("figures/*.svg"):
         assert path.read_text().rstrip().endswith("</svg>")
+
+
+def test_drawing_does_not_import_pytorch() -> None:
+    """It would take longer than most figures, in each of the processes; and a quarter of a gigabyte."""
+    program = "import sys; from test_drawing import curves, matrices; curves().figure(); matrices().figure(); print('torch' in sys.modules)"
+    place = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    done = subprocess.run([sys.executable, "-c", program], env=place, capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"

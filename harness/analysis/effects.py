@@ -6,13 +6,16 @@ No p-values here. Effect sizes of runs on one split share its clips: see ``class
 from __future__ import annotations
 
 from math import inf, nan, sqrt
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import stdtrit
 
 from harness.errors import DataError
-from harness.training.metrics import Floats
+
+if TYPE_CHECKING:  # importing it imports PyTorch, which processes that draw do without
+    from harness.training.metrics import Floats
 
 LEVEL = 0.95
 

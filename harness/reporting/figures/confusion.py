@@ -64,4 +64,5 @@ def _panel(place: Axes, model: str, counts: NDArray[np.float64], names: Sequence
     place.set_aspect("equal")
     place.tick_params(length=0)
     place.spines[:].set_visible(False)
-    place.set(title=model, xlabel="predicted", ylabel="true")
+    place.set_title(model, y=1)  # stated, it is not looked for in every layout
+    place.set(xlabel="predicted", ylabel="true")

@@ -48,9 +48,10 @@ def strips(metrics: Sequence[Strip], simulated: bool = False) -> Figure:
         for place, strip in zip(axes, metrics, strict=True):
             _strip(place, strip, rows)
             place.set_xlabel(strip.label)
+            place.grid(axis="y", color=LIGHT, linewidth=0.5)
+        for place in axes[:1]:  # of all, who share it
             place.set_yticks(range(len(rows)), rows)
             place.set_ylim(len(rows) - 0.5, -0.5)
-            place.grid(axis="y", color=LIGHT, linewidth=0.5)
     return figure
 
 
