@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -241,3 +242,18 @@ def test_an_audit_of_everything_is_quick_and_imports_no_torch() -> None:
         assert done.stdout.strip().endswith("False")
     # 2 s is the promise on a quiet machine; the tests' machine may be busy with other workers.
     assert min(seconds) < 6
+
+
+def test_findings_stand_in_the_same_order_in_every_process() -> None:
+    """Python orders sets of texts anew in each process."""
+    program = (
+        "from harness.analysis.audit import audit_all, published; "
+        "print(*[result.findings for found in audit_all(published.names())[0] for result in found.results])"
+    )
+    said = {
+        subprocess.run(
+            [sys.executable, "-c", program], env={**os.environ, "PYTHONHASHSEED": str(seed)}, capture_output=True, text=True, check=True
+        ).stdout
+        for seed in range(4)
+    }
+    assert len(said) == 1 and len(said.pop()) > 1000

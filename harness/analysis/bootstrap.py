@@ -182,11 +182,13 @@ def _conclude(
     reference: Reference,
     seed: int,
 ) -> Comparison:
-    missing = np.asarray(np.isnan(np.concatenate(resampled, axis=1)).any(axis=1))
+    missing = np.asarray(np.isnan(resampled[0]).any(axis=1) | np.isnan(resampled[1]).any(axis=1))
     clusters = blank.clusters or blank.clips or 0
     if why := _why_undefined(values, float(missing.mean()), clusters):
         return blank.model_copy(update={"note": why})
-    samples = _samples(values, (resampled[0][~missing], resampled[1][~missing]), paired)
+    if missing.any():
+        resampled = resampled[0][~missing], resampled[1][~missing]
+    samples = _samples(values, resampled, paired)
     scale = float(np.abs(np.concatenate(values)).max())
     found = _t_reference(blank.difference, samples, clusters, scale) if reference == "t" else _percentiles(samples, seed, scale)
     note = f"undefined on {int(missing.sum())} of {len(missing)} resamples, which are left out" if missing.any() else ""

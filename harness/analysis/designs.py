@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from math import nan
 
 import numpy as np
@@ -68,7 +67,7 @@ def _pooled(metrics: Sequence[Metric], pair: Pair, resamples: int, seed: int) ->
     """The predictions of all folds as those of one test set, tested over clusters: five folds alone tell too little."""
     folds = pair.deals(len(pair.tables(metrics[0])[0]))
     said = f"out-of-fold predictions of {len(np.unique(folds))} folds, pooled"
-    found = _several_seeds(metrics, replace(pair, folds=None), resamples, seed)
+    found = _several_seeds(metrics, pair.pooled(), resamples, seed)
     return [comparison.model_copy(update={"note": "; ".join(filter(None, (comparison.note, said)))}) for comparison in found]
 
 
@@ -104,11 +103,8 @@ def compare(metrics: Sequence[Metric], pair: Pair, *, resamples: int = RESAMPLES
 
 def run_values(metric: Metric, pair: Pair) -> tuple[Floats, Floats]:
     """The metric of every run of A and of B on the clips that it tested: (S_a,), (S_b,)."""
-    if pair.folds is None:
-        a, b = (metric.finish(table.sum(axis=1)) for table in pair.tables(metric))
-    else:
-        a, b = (metric.finish((table * pair.tested(len(table))[..., None]).sum(axis=1)) for table in pair.tables(metric))
-    return a, b
+    a, b = pair.totals(metric)
+    return metric.finish(a), metric.finish(b)
 
 
 def compare_seeds_only(metrics: Sequence[Metric], pair: Pair) -> list[Comparison]:

@@ -6,8 +6,9 @@ Clips of one video share a speaker, a camera and a topic, so whole videos (clust
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -47,6 +48,7 @@ class Pair:
     folds: ArrayLike | None = None
     train_clips: float | None = None
     _tables: dict[Statistics, tuple[Floats, Floats]] = field(default_factory=dict, init=False, repr=False)
+    _totals: dict[Statistics, tuple[Floats, Floats]] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def clips(self) -> int:
@@ -68,6 +70,20 @@ class Pair:
             )
         return a, b
 
+    def totals(self, metric: Metric) -> tuple[Floats, Floats]:
+        """Statistics per run of A and of B, summed over the clips that it tested, (S_a, k) and (S_b, k). Raises as ``tables``."""
+        tables = self.tables(metric)
+        if metric.statistics not in self._totals:
+            sums = (masked(table, self.tested(len(table))).sum(axis=1) for table in tables)
+            self._totals[metric.statistics] = next(sums), next(sums)
+        return self._totals[metric.statistics]
+
+    def pooled(self) -> Pair:
+        """The same runs, their folds forgotten: predictions on one set of test clips. Tables of either are those of both."""
+        pooled = replace(self, folds=None)
+        object.__setattr__(pooled, "_tables", self._tables)
+        return pooled
+
     def design(self, metric: Metric) -> Design:
         """The design, where ``metric`` tells the axis of runs from that of classes."""
         if self.folds is not None:
@@ -81,9 +97,13 @@ class Pair:
             raise DataError(
                 f"folds of shape {folds.shape} for {runs} repeats of {self.clips} clips", "Say per repeat which fold a clip is in."
             )
-        if any(len(np.unique(fold)) < 2 for fold in folds):
+        if self._has_single_fold:
             raise DataError("a repeat of the cross-validation has a single fold: nothing was left to train on")
         return folds
+
+    @cached_property
+    def _has_single_fold(self) -> bool:
+        return any(len(np.unique(fold)) < 2 for fold in np.atleast_2d(np.asarray(self.folds)))
 
     def tested(self, runs: int) -> NDArray[np.bool_]:
         """Which clips each of ``runs`` runs was tested on, (runs, N); ``DataError`` as ``deals``."""
@@ -91,6 +111,10 @@ class Pair:
 
     def groups(self) -> tuple[Labels, int]:
         """The cluster of each clip as an index (N,), and the number of clusters; without clusters each clip is its own."""
+        return self._groups
+
+    @cached_property
+    def _groups(self) -> tuple[Labels, int]:
         if self.clusters is None:
             return np.arange(self.clips), self.clips
         labels = np.asarray(self.clusters)
@@ -102,7 +126,9 @@ class Pair:
     def clustered(self, metrics: Sequence[Metric]) -> list[Clustered]:
         """The statistics of both systems in each metric, summed by cluster."""
         group, _ = self.groups()
-        return [Clustered(metric, *(_by_cluster(table, group) for table in self.tables(metric))) for metric in metrics]
+        tables = {metric.statistics: self.tables(metric) for metric in metrics}
+        sums = {kind: (_by_cluster(a, group), _by_cluster(b, group)) for kind, (a, b) in tables.items()}
+        return [Clustered(metric, *sums[metric.statistics]) for metric in metrics]
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,6 +146,11 @@ class Clustered:
     def weighted(self, counts: Floats) -> tuple[Floats, Floats]:
         """The metric per run with clusters taken ``counts`` (R, G) times: (R, S_a), (R, S_b)."""
         return _weighted(self.metric, self.a, counts), _weighted(self.metric, self.b, counts)
+
+
+def masked(table: Floats, tested: NDArray[np.bool_]) -> Floats:
+    """(S, N, k) with zeros where a clip was not ``tested`` (S, N): the table itself where all were."""
+    return table if tested.all() else table * tested[..., None]
 
 
 def _table(metric: Metric, prediction: ArrayLike, truth: ArrayLike) -> Floats:

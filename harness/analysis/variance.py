@@ -14,7 +14,7 @@ from math import nan, sqrt
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.analysis.pairs import Pair
+from harness.analysis.pairs import Pair, masked
 from harness.analysis.power import Plan, plan_seeds
 from harness.errors import DataError
 from harness.training.metrics import Floats, Metric
@@ -124,7 +124,7 @@ def decompose(metric: Metric, pair: Pair, *, groups_are: str = "cluster") -> Dec
         difference = float(metric.finish(a.sum(axis=1)).mean() - metric.finish(b.sum(axis=1)).mean())
         return Decomposition(metric.name, difference, min(len(a), len(b)), pair.clips, note="undefined: the runs share no seeds")
     tested = pair.tested(len(a))
-    (whole_a, each_a), (whole_b, each_b) = (_pseudo(metric, side * tested[..., None], tested) for side in (a, b))
+    (whole_a, each_a), (whole_b, each_b) = (_pseudo(metric, masked(side, tested), tested) for side in (a, b))
     blank = Decomposition(metric.name, float((whole_a - whole_b).mean()), len(a), pair.clips)
     values = (each_a - each_b)[tested]
     if not np.isfinite(values).all():

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -32,6 +34,18 @@ def spare_cores() -> int:
     return cores if cores > 1 else 0
 
 
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """No search for garbage: hundreds of thousands of numbers and texts are held at a time, and next to nothing refers to itself."""
+    seeking = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if seeking:
+            gc.enable()
+
+
 @dataclass
 class Renderer:
     """Renders tables into the results folder. ``formats`` of figures; empty: none are drawn.
@@ -53,6 +67,7 @@ class Renderer:
     def folder(self) -> Path:
         return document.folder(self.workspace.root)
 
+    @undisturbed()
     def table(self, spec: TableSpec, card: Card, budget: Budget, plan: Mapping[str, Sequence[Trial]]) -> tuple[TablePart, ...]:
         """The table on disk in all its forms; as it is where neither its records, its file, the data nor the code have changed.
 
@@ -96,6 +111,7 @@ class Renderer:
     def _item_place(self, part: FigureItemPart) -> Path:
         return self.folder / "figures" / f"{part.name}.json"
 
+    @undisturbed()
     def page(self) -> Path:
         """Write ``index.html`` from all tables that were rendered, the figures over several of them, and the papers' figures.
 

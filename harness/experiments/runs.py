@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
+from pydantic_core import from_json
 
 from harness.experiments.environment import Environment
 from harness.experiments.records import AGAIN, CHECKSUM, Further, Predictions, Record, RecordError, RecordStore, bare
@@ -27,16 +28,20 @@ NO_PREDICTIONS = b'"predictions":{"groups":[],"ids":[],"truth":[],"values":[]}'
 
 @dataclass(frozen=True, eq=False)
 class Predicted:
-    """What ``Predictions`` holds, with ``values`` (N,) or (N, classes) as an array; runs on the same clips share the rest."""
+    """What ``Predictions`` holds, with ``values`` (N,) or (N, classes) as an array; runs on the same clips share the rest.
+
+    ``labels`` (N,): ``truth`` as an array.
+    """
 
     ids: tuple[str, ...]
     groups: tuple[str, ...]
     truth: tuple[float, ...]
+    labels: NDArray[np.float64]
     values: NDArray[np.float64]
 
     def arrays(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Predictions (N,) or (N, classes) and truth (N,), float64."""
-        return self.values, np.asarray(self.truth, dtype=np.float64)
+        return self.values, self.labels
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,8 +110,8 @@ def _predicted(raw: bytes) -> Predicted:
     groups, rest = raw.split(b'],"ids":[', 1)
     ids, rest = rest.split(b'],"truth":[', 1)
     truth, values = rest.split(b'],"values":', 1)
-    shown = np.asarray(json.loads(values), dtype=np.float64)
-    return Predicted(_texts(ids), _texts(groups.removeprefix(b'"groups":[')), _numbers(truth), shown)
+    shown = np.asarray(from_json(values), dtype=np.float64)
+    return Predicted(_texts(ids), _texts(groups.removeprefix(b'"groups":[')), *_numbers(truth), shown)
 
 
 @lru_cache(maxsize=256)  # a table's runs test the same clips, fold by fold
@@ -115,8 +120,10 @@ def _texts(raw: bytes) -> tuple[str, ...]:
 
 
 @lru_cache(maxsize=256)
-def _numbers(raw: bytes) -> tuple[float, ...]:
-    return tuple(map(float, json.loads(b"[%b]" % raw)))
+def _numbers(raw: bytes) -> tuple[tuple[float, ...], NDArray[np.float64]]:
+    labels = np.asarray(json.loads(b"[%b]" % raw), dtype=np.float64)
+    labels.flags.writeable = False
+    return tuple(labels.tolist()), labels
 
 
 def read(store: RecordStore, key: str) -> Run:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from math import isnan, nan
 from typing import NamedTuple, TypeVar
 
@@ -16,8 +15,9 @@ from harness.experiments import runs
 from harness.experiments.records import RecordError, RecordStore
 from harness.experiments.runs import Finished, Run
 from harness.experiments.trials import Trial
-from harness.training.metrics import Floats, Metric, Statistics, metrics
+from harness.training.metrics import Floats, Statistics, metrics
 
+TOGETHER = 16  # runs on the same clips that are scored at a time
 Numbers = float | list[float] | list[list[float]]
 Number = TypeVar("Number", float, list[float], list[list[float]])
 Known = MutableMapping[str, Numbers]  # by what it is and the content of the record that it was computed from
@@ -85,15 +85,21 @@ def derived(record: Finished, what: str, compute: Callable[[Finished], Number], 
     """``compute`` of ``record``, or what ``known`` has of it under the name ``what`` from a record of the same content."""
     if known is None:
         return compute(record)
-    key = f"{what} {record.checksum}"
+    key = _name(what, record)
     if key not in known:
         known[key] = compute(record)
     return known[key]  # type: ignore[return-value]
 
 
+def _name(what: str, record: Finished) -> str:
+    return f"{what} {record.checksum}"
+
+
 def _measured(row: str, names: Sequence[str], card: Card, trials: Sequence[Trial], store: RecordStore, known: Known | None) -> Measured:
     found = {Unit(trial.identity.seed, trial.identity.fold): _look_up(trial, card, store) for trial in trials}
-    scored = {unit: _scored(result, names, known) if isinstance(result, Run) else result for unit, result in found.items()}
+    numbers: Known = {} if known is None else known
+    damaged = _score_all([result for result in found.values() if isinstance(result, Run)], names, numbers, bool(card.task.classes))
+    scored = {unit: _scored(result, names, numbers, damaged) if isinstance(result, Run) else result for unit, result in found.items()}
     values = {unit: result for unit, result in scored.items() if not isinstance(result, str)}
     return Measured(
         name=row,
@@ -105,20 +111,41 @@ def _measured(row: str, names: Sequence[str], card: Card, trials: Sequence[Trial
     )
 
 
-def _scored(run: Run, names: Sequence[str], known: Known | None) -> dict[str, float] | str:
-    """The run's scores, or that its record is damaged."""
-    try:
-        totals: dict[Statistics, Floats] = {}
-        return {name: derived(run, name, partial(_score, metrics[name], totals), known) for name in names}
-    except RecordError:
-        return _damaged(run.key)
+def _scored(run: Run, names: Sequence[str], known: Known, damaged: Collection[str]) -> dict[str, float] | str:
+    """The run's scores, which are ``known``, or that its record is damaged."""
+    return _damaged(run.key) if run.key in damaged else {name: known[_name(name, run)] for name in names}  # type: ignore[misc]
 
 
-def _score(metric: Metric, totals: dict[Statistics, Floats], record: Finished) -> float:
-    """``metric.score`` of the record; ``totals``: what was summed for its other metrics, several of which sum the same."""
-    if metric.statistics not in totals:
-        totals[metric.statistics] = metric.statistics(*record.predictions.arrays()).sum(axis=-2)
-    return float(metric.finish(totals[metric.statistics]))
+def _score_all(found: Sequence[Run], names: Sequence[str], known: Known, classes: bool) -> set[str]:
+    """Scores that are not ``known`` yet are from now on; the keys of the runs whose records are damaged. ``classes``: predicted ones."""
+    damaged: set[str] = set()
+    alike: dict[tuple[bytes, tuple[int, ...], str], list[Run]] = {}
+    for run in found:
+        if all(_name(name, run) in known for name in names):
+            continue
+        try:
+            values, labels = run.predictions.arrays()
+            alone = run.key if classes and values.ndim == 1 else ""  # labels of several runs would look like scores of classes
+            alike.setdefault((labels.tobytes(), values.shape, alone), []).append(run)
+        except RecordError:
+            damaged.add(run.key)
+    for runs_of_clips in alike.values():
+        for start in range(0, len(runs_of_clips), TOGETHER):
+            known.update(_scores(runs_of_clips[start : start + TOGETHER], names))
+    return damaged
+
+
+def _scores(together: Sequence[Run], names: Sequence[str]) -> Iterator[tuple[str, float]]:
+    """Name and value of each metric of each of these runs on the same clips; metrics that sum the same share the sums."""
+    first, labels = together[0].predictions.arrays()
+    values = np.stack([run.predictions.arrays()[0] for run in together]) if len(together) > 1 else first
+    totals: dict[Statistics, Floats] = {}
+    for name in names:
+        metric = metrics[name]
+        if metric.statistics not in totals:
+            totals[metric.statistics] = metric.statistics(values, labels).sum(axis=-2)
+        scores = np.atleast_1d(metric.finish(totals[metric.statistics]))
+        yield from ((_name(name, run), float(score)) for run, score in zip(together, scores, strict=True))
 
 
 def _damaged(key: str) -> str:

@@ -14,10 +14,10 @@ from math import isnan, nan, sqrt
 from typing import Literal
 
 from harness.analysis.effects import t_interval, t_margin
-from harness.data import catalogue
 from harness.data.schema import Card
 from harness.experiments.papers import Published, Row, TableSpec
 from harness.reporting.collect import Measured
+from harness.reporting.known_data import facts
 from harness.reporting.layout import number
 from harness.training.metrics import Metric, metrics
 
@@ -150,7 +150,7 @@ def _said(difference: float, metric: Metric) -> str:
 
 
 def _other_modalities(row: Row, card: Card, used: Sequence[str]) -> str:
-    known = {name for widths in catalogue.facts(card.dataset).dims.values() for name in widths}
+    known = {name for widths in facts(card.dataset).dims.values() for name in widths}
     wanted = set(row.modalities or known or used)
     missing, more = sorted(wanted - set(used)), sorted(set(used) - wanted)
     parts = [f"without {' and '.join(missing)}" if missing else "", f"with {' and '.join(more)} besides" if more else ""]
@@ -161,7 +161,7 @@ def _other_modalities(row: Row, card: Card, used: Sequence[str]) -> str:
 def _other_inputs(card: Card, used: Sequence[str], own_text: bool) -> str:
     """Inputs are those of a published feature set where every modality has its width; ``own_text``: a trained encoder reads it."""
     widths = {name: card.modalities[name].dim for name in used if name in card.modalities and not (own_text and name == "text")}
-    known = catalogue.facts(card.dataset).dims
+    known = facts(card.dataset).dims
     if not known or any(all(published.get(name) == dim for name, dim in widths.items()) for published in known.values()):
         return ""
     return f"other inputs: {', '.join(f'{name} {dim}-d' for name, dim in widths.items())} is no published feature set"

@@ -177,7 +177,7 @@ def _marks(collector: Collector, source: Source, table: Table, runs: int) -> Non
     assert table.significance
     alpha = table.significance.alpha
     ours, theirs = source.row(table, table.significance.row), source.row(table, table.significance.against)
-    for column in ours.keys() & theirs.keys():
+    for column in (column for column in ours if column in theirs):
         a, b = ours[column], theirs[column]
         if a.std is None or b.std is None:
             continue
