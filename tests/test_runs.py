@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_tables import a_card, a_record, a_trial, guesses
+from test_tables import a_card, a_record, a_trial, guesses, truth
 
+from harness.data.schema import Task
 from harness.experiments import runs
 from harness.experiments.records import Further, Predictions, Record, RecordError, RecordStore, Runtime
+from harness.experiments.trials import Trial
 from harness.reporting.collect import collect, derived
 from harness.training.loop import Epoch
+from harness.training.metrics import metrics
 
 HISTORY = (Epoch(epoch=1, train_loss=2.0, losses={"a": 1.0}, valid_loss=1.5, learning_rate=0.1),)
 RUNTIME = Runtime(seconds=1, epoch_seconds=(), peak_memory_mb=1, finished="now")
@@ -119,3 +123,36 @@ def test_scores_are_those_of_the_whole_record_known_or_not(tmp_path: Path) -> No
     assert list(first.values["mae"].values()) == [pytest.approx(np.abs(guesses("Strong", 1) - truth).mean(), abs=1e-12)]
     again = collect(["mae", "corr"], a_card(), plan, store, known)["Strong"]
     assert again.values == first.values and len(known) == 2 and "predictions" not in vars(next(iter(again.records.values())))
+
+
+def several(
+    folder: Path, count: int, values: Callable[[int], Sequence[float]], labels: Callable[[int], Sequence[float]]
+) -> tuple[RecordStore, dict[str, list[Trial]]]:
+    """Records of so many seeds, and their trials."""
+    store, trials = RecordStore(folder), [a_trial("Strong", seed, a_card()) for seed in range(count)]
+    for seed, trial in enumerate(trials):
+        store.put(a_record(trial, values(seed), labels=labels(seed)), RUNTIME)
+    return store, {"Strong": trials}
+
+
+def test_runs_that_are_scored_together_have_the_scores_of_each_alone(tmp_path: Path) -> None:
+    """To the last bit; every third was tested on other clips, and they are more than are scored at a time."""
+    labels = [truth(), truth()[::-1]]
+    store, plan = several(tmp_path, 40, lambda seed: guesses("Strong", seed), lambda seed: labels[seed % 3 == 0])
+    names = ("mae", "corr", "acc7", "acc2_nonzero", "f1_nonneg", "f1_nonzero")
+    found = collect(names, a_card(), plan, store)["Strong"]
+    for name in names:
+        alone = [metrics[name].score(guesses("Strong", seed), labels[seed % 3 == 0]) for seed in range(40)]
+        assert list(found.values[name].values()) == alone, name
+
+
+def test_labels_that_were_predicted_are_not_taken_for_scores(tmp_path: Path) -> None:
+    """Of several runs on as many clips as there are runs and classes, they have the shape of scores."""
+    count = len(truth())
+    card = a_card().model_copy(update={"task": Task(kind="classification", classes=tuple(map(str, range(count))))})
+    labels = [float(clip % 3) for clip in range(count)]
+    store, plan = several(tmp_path, 3, lambda seed: [float((clip * seed) % 3) for clip in range(count)], lambda _: labels)
+    hits = [sum((clip * seed) % 3 == clip % 3 for clip in range(count)) for seed in range(3)]
+    assert [100 * value for value in collect(["accuracy"], card, plan, store)["Strong"].values["accuracy"].values()] == pytest.approx(
+        [100 * hit / count for hit in hits]
+    )
