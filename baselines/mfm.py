@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
+from harness.nn.lstm import Order, order, recur
 from harness.nn.memory import Hidden, MemoryFusion, TwoLayers, align
 from harness.nn.mmd import mmd
 from harness.nn.recurrent import LastLSTM
@@ -28,7 +29,7 @@ class Weights(LossWeights):
 
 
 class Decoder(nn.Module):
-    """A sequence from one vector: start (B, width), number of steps -> (B, steps, out).
+    """A sequence from one vector: start (B, width), the rows of real steps -> (N, out).
 
     An LSTM cell, as wide as the vector, reads it at the first step and its own last output at every later one.
     """
@@ -38,20 +39,19 @@ class Decoder(nn.Module):
         self.lstm = nn.LSTM(width, width, batch_first=True)
         self.out = nn.Linear(width, out)
 
-    def forward(self, start: Tensor, steps: int) -> Tensor:
+    def forward(self, start: Tensor, rows: Order) -> Tensor:
         # A cell whose input is its own last state multiplies that state by the sum of both weights: so the recurrence
-        # is an ordinary LSTM's, with no input after the first step, and runs as one operation.
-        alone = F.pad(start[:, None], (0, 0, 0, steps - 1))
-        both = self.lstm.get_parameter("weight_ih_l0") + self.lstm.get_parameter("weight_hh_l0")
-        states, _ = torch.func.functional_call(self.lstm, {"weight_hh_l0": both}, (alone,))
-        return self.out(states)  # type: ignore[no-any-return]
+        # is an ordinary LSTM's, with nothing but the biases from outside after the first step.
+        ih, hh, bias, more = (self.lstm.get_parameter(f"{name}_l0") for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
+        first = F.linear(rows.starts(start), ih, bias + more).to(hh.dtype)
+        later = (bias + more).expand(len(rows.rows) - len(first), -1)
+        return self.out(recur(torch.cat([first, later]), ih + hh, rows)[0])  # type: ignore[no-any-return]
 
 
-def reconstruction(rebuilt: Tensor, x: Tensor, lengths: Tensor) -> Tensor:
-    """Squared error, a mean over each clip's real steps and features, then over clips: (B, T, D) twice, (B,) -> a scalar."""
-    real = torch.arange(x.shape[1], device=x.device) < lengths[:, None]
-    errors = (rebuilt - x).square().mean(2) * real
-    return (errors.sum(1) / lengths).mean()
+def reconstruction(rebuilt: Tensor, x: Tensor, lengths: Tensor, rows: Order) -> Tensor:
+    """Squared error, a mean over each clip's real steps and features, then over clips: rows (N, D) of x (B, T, D), (B,) -> a scalar."""
+    errors = (rebuilt - rows.pack(x)).square().mean(1)
+    return (errors / lengths[rows.clips]).sum() / len(lengths)
 
 
 @register_method("mfm")
@@ -186,9 +186,10 @@ class MFM(Method):
         self, features: Mapping[str, Tensor], lengths: Tensor, label: Tensor, factors: Mapping[str, Tensor]
     ) -> dict[str, Tensor]:
         losses = {name: label.new_zeros(()) for name in Weights.model_fields if name != "mmd"}
+        rows = order(lengths, next(iter(features.values())).shape[1])
         for name, x in features.items():
-            rebuilt = self.decode[name](torch.cat([label, factors[name]], dim=1), x.shape[1])
-            losses[f"reconstruct_{name}"] = reconstruction(rebuilt, x, lengths)
+            rebuilt = self.decode[name](torch.cat([label, factors[name]], dim=1), rows)
+            losses[f"reconstruct_{name}"] = reconstruction(rebuilt, x, lengths, rows)
         return losses
 
 

@@ -424,10 +424,14 @@ def test_decoder_feeds_its_last_state_back() -> None:
     decoder = Decoder(4, 3).double()
     cell = nn.LSTMCell(4, 4).double()
     cell.load_state_dict({name.removesuffix("_l0"): value for name, value in decoder.lstm.state_dict().items()})
-    start = torch.randn(2, 4, dtype=torch.float64)
+    start = torch.randn(3, 4, dtype=torch.float64)
+    lengths = torch.tensor([2, 6, 4])
+    rows = order(lengths, 6)
+    rebuilt = at_places(rows, decoder(start, rows), 6)
     h, c = cell(start)
-    for rebuilt in decoder(start, 6).unbind(1):
-        torch.testing.assert_close(rebuilt, decoder.out(h), **EXACT)
+    for step in range(6):
+        there = lengths > step
+        torch.testing.assert_close(rebuilt[there, step], decoder.out(h)[there], **EXACT)
         h, c = cell(h, (h, c))
 
 
@@ -435,7 +439,7 @@ def test_decoder_teaches_both_of_its_matrices() -> None:
     torch.manual_seed(0)
     decoder, cell, start = Decoder(4, 3), nn.LSTMCell(4, 4), torch.randn(2, 4)
     cell.load_state_dict({name.removesuffix("_l0"): value for name, value in decoder.lstm.state_dict().items()})
-    decoder(start, 3).sum().backward()
+    decoder(start, order(torch.tensor([3, 3]), 3)).sum().backward()
     h, c = cell(start)
     total = decoder.out(h).sum()
     for _ in range(2):
@@ -450,8 +454,9 @@ def test_reconstruction_is_a_mean_over_real_steps_then_clips() -> None:
     lengths = torch.tensor([2, 5, 1])
     x, rebuilt = ragged(lengths, 3, torch.float64, padding=2), torch.randn(3, 7, 3, dtype=torch.float64)
     errors = [((rebuilt[i, :n] - x[i, :n]) ** 2).numpy().mean() for i, n in enumerate(lengths.tolist())]
-    assert reconstruction(rebuilt, x, lengths).item() == pytest.approx(np.mean(errors), rel=1e-12)
-    assert reconstruction(x, x, lengths) == 0
+    rows = order(lengths, 7)
+    assert reconstruction(rows.pack(rebuilt), x, lengths, rows).item() == pytest.approx(np.mean(errors), rel=1e-12)
+    assert reconstruction(rows.pack(x), x, lengths, rows) == 0
 
 
 def test_mfm_losses_are_their_definitions() -> None:
@@ -462,7 +467,8 @@ def test_mfm_losses_are_their_definitions() -> None:
         features, lengths = align(batch.features, batch.lengths)
         label, named = output.representations["factor_label"], output.representations
         for name in MODALITIES:
-            rebuilt = method.decode[name](torch.cat([label, named[f"factor_{name}"]], 1), int(lengths.max()))
+            rows = order(lengths, features[name].shape[1])
+            rebuilt = at_places(rows, method.decode[name](torch.cat([label, named[f"factor_{name}"]], 1), rows), int(lengths.max()))
             errors = [((rebuilt[i, :n] - features[name][i, :n]) ** 2).mean() for i, n in enumerate(lengths.tolist())]
             assert output.losses[f"reconstruct_{name}"].item() == pytest.approx(float(np.mean(errors)), rel=1e-5)
         codes = [method.label_code(torch.cat(list(method.fuse(features, lengths).values()), 1))]

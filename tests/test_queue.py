@@ -20,7 +20,7 @@ SECONDS = {"short": 1.0, "middle": 5.0, "long": 20.0}
 
 
 def job(method: str, seed: int) -> Any:
-    return SimpleNamespace(trial=SimpleNamespace(identity=SimpleNamespace(method=method, seed=seed)))
+    return SimpleNamespace(kind=(method,), trial=SimpleNamespace(identity=SimpleNamespace(method=method, seed=seed)))
 
 
 def finish_all(jobs: list[Any], workers: int) -> tuple[list[Any], float]:
@@ -86,10 +86,21 @@ def test_the_next_job_is_the_first_of_those_whose_method_took_longest(methods: l
 
 
 @pytest.mark.skipif("forkserver" not in multiprocessing.get_all_start_methods(), reason="workers are forked from a server only on Unix")
-def test_the_server_of_workers_knows_what_the_command_has_imported(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A worker runs the imports of the command's own file anew: what the server lacks, every trial waits for."""
+def test_the_server_of_workers_knows_what_the_command_has_imported_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker runs the imports of the command's own file anew: what the server lacks, it waits for; what is too much, it holds."""
     known: list[str] = []
     monkeypatch.setattr(multiprocessing.get_context("forkserver"), "set_forkserver_preload", known.extend)
     executors._context([])
-    assert "harness.cli" in known and {name for name in sys.modules if name.startswith("harness.")} <= set(known)
-    assert known.index("harness.cli") < known.index("harness.experiments.warm"), "which looks at all that is imported"
+    assert {name for name in sys.modules if name.startswith("harness.cli")} <= set(known)
+    assert known[-1] == "harness.experiments.warm", "which freezes all that is imported"
+    assert not [name for name in known if name.startswith(("harness.reporting", "harness.analysis", "harness.commands"))]
+
+
+@given(st.lists(st.sampled_from(list(SECONDS)), min_size=1, max_size=12), st.sampled_from(list(SECONDS)))
+@settings(deadline=None)
+def test_a_process_suits_the_next_job_if_that_is_of_its_kind(methods: list[str], done: str) -> None:
+    queue, before = Queue([job(method, i) for i, method in enumerate(methods)]), job(done, 99)
+    while queue:
+        suits = queue.suits(before)
+        assert suits == (queue.take()[0].kind == before.kind)
+    assert not queue.suits(before)

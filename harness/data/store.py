@@ -85,6 +85,14 @@ def load(name: str, root: Path, *, verify: bool = False) -> Dataset:
     return replace(dataset, card=dataset.card.model_copy(update={"transcripts": _transcripts(clips)}))
 
 
+def stamp(name: str, root: Path) -> tuple[tuple[str, int, int, int], ...]:
+    """What changes when ``load`` would find something else: name, inode, size and time of each file of a data set."""
+    with suppress(OSError):
+        found = ((entry.name, entry.stat()) for entry in os.scandir(root / _checked(name)))
+        return tuple(sorted((file, at.st_ino, at.st_size, at.st_mtime_ns) for file, at in found))
+    return ()
+
+
 def names(root: Path) -> tuple[str, ...]:
     """Names of the stored data sets, sorted."""
     _mend(root)

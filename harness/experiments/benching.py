@@ -7,7 +7,6 @@ steps under a counter of FLOPs and bytes, and one under PyTorch's profiler.
 from __future__ import annotations
 
 import os
-import resource
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +14,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 
@@ -26,6 +25,7 @@ from harness.data.schema import Dataset, Split
 from harness.errors import HarnessError
 from harness.experiments.events import Evaluated, Event, Failed, Listener
 from harness.experiments.executors import Processes
+from harness.experiments.memory import peak_mb
 from harness.experiments.trials import Trial
 from harness.experiments.worker import Job, Session
 from harness.training import loop
@@ -89,6 +89,8 @@ class Timed(Evaluated):
 @dataclass(frozen=True)
 class Timing(Job):
     """A trial that is run for its times. ``clips``: how many of the training clips train, 0: all. ``look``: count and profile too."""
+
+    lasting: ClassVar[bool] = False  # the next timing is to find a process as new as this one's
 
     clips: int = 0
     look: bool = False
@@ -157,7 +159,7 @@ class _Watched(Session):
             whole=tuple(self.epoch_seconds),
             clips=len(part),
             of=len(train),
-            peak_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10),
+            peak_mb=peak_mb(),
             parameters=sum(parameter.numel() for parameter in method.parameters() if parameter.requires_grad),
         )
         return self._looked(found, dataset, config, train, valid) if look else found

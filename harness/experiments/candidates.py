@@ -7,14 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from harness.data import store
 from harness.data.schema import Dataset
 from harness.errors import ConfigError
 from harness.experiments.development import inner_parts
 from harness.experiments.events import Advised, EpochDone, Evaluated, InnerRun, Listener, Started, Warned
 from harness.experiments.search import curve
 from harness.experiments.trials import Identity
-from harness.experiments.worker import Job, prepared
+from harness.experiments.worker import Job, opened, prepared
 from harness.training import dead, loop, text_encoder
 from harness.training.checkpoints import Checkpoint
 from harness.training.contract import Inputs, Method, MethodConfig, methods
@@ -59,7 +58,7 @@ class _Evaluation:
     def finish(self) -> Evaluated:
         identity = self.identity
         config = methods[identity.method].Config.model_validate(identity.config)
-        dataset = text_encoder.tokenised(store.load(identity.dataset, self.job.data_root), config.text_encoder)
+        dataset = text_encoder.tokenised(opened(identity.dataset, self.job.data_root), config.text_encoder)
         checkpoint = Checkpoint(self.job.checkpoint, self.job.checkpoint_seconds)
         resume = self._restore(checkpoint)
         epochs = config.training.max_epochs

@@ -6,9 +6,7 @@ import itertools
 import math
 import multiprocessing
 import os
-import signal
 import sys
-import threading
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -21,16 +19,13 @@ from typing import Protocol
 
 from harness.experiments.events import Evaluated, Event, Failed, Finished, Listener, Warned
 from harness.experiments.interrupts import undisturbed
-from harness.experiments.memory import keep_freed_memory
 from harness.experiments.records import Failure
+from harness.experiments.serving import Ready, serve
 from harness.experiments.worker import Job, attempt
 from harness.training.contract import methods
 
-LATE = (
-    "torch._dynamo",
-    "pyarrow.parquet",
-    "pyarrow.dataset",
-)  # what the first optimiser and the first table import: seconds, in every process anew
+LATE = ("pyarrow.parquet", "pyarrow.dataset")  # what the first table imports, in every process anew
+WARM = "harness.experiments.warm"
 ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
@@ -58,10 +53,16 @@ class Inline:
 class _Worker:
     job: Job
     process: BaseProcess
-    tries: int
-    deadline: float
-    started: float
+    tries: int = 1
+    deadline: float = math.inf
+    started: float = 0.0
     ended: bool = False
+
+    def begin(self, job: Job, tries: int, timeout: float | None) -> None:
+        """Another trial for the same process."""
+        now = time.monotonic()
+        self.job, self.tries, self.started, self.ended = job, tries, now, False
+        self.deadline = now + (timeout or math.inf)
 
 
 class Queue:
@@ -78,9 +79,16 @@ class Queue:
     def __bool__(self) -> bool:
         return any(self._waiting.values())
 
-    def take(self) -> tuple[Job, int]:
+    def _next(self) -> str:
         there = [method for method, line in self._waiting.items() if line]
-        method = max(there, key=lambda name: (self._seconds.get(name, math.inf), -self._waiting[name][0][0]))  # the first, if equal
+        return max(there, key=lambda name: (self._seconds.get(name, math.inf), -self._waiting[name][0][0]))  # the first, if equal
+
+    def suits(self, done: Job) -> bool:
+        """Whether the next job, if any, may be done by the process that has done ``done``."""
+        return bool(self) and self._waiting[self._next()][0][1].kind == done.kind
+
+    def take(self) -> tuple[Job, int]:
+        method = self._next()
         self._seconds.setdefault(method, 0.0)
         _, job, tries = self._waiting[method].popleft()
         return job, tries
@@ -94,10 +102,11 @@ class Queue:
 
 
 class Processes:
-    """One process of one thread per trial, ``workers`` at a time.
+    """Processes of one thread, ``workers`` at a time; each does one trial after another of one method on one data set.
 
-    A process per trial gives every trial a clean memory reading and keeps a crash to itself. A worker that dies (killed,
-    out of memory) is started once more, from its checkpoint; then the trial counts as failed. ``timeout`` is in seconds.
+    A new process for each method and data set gives trials clean memory readings; a new one after a failure keeps a crash to itself. A
+    trial whose worker dies (killed, out of memory) is started once more, from its checkpoint; then it counts as failed. ``timeout`` is
+    in seconds, for each trial.
     """
 
     def __init__(self, workers: int, timeout: float | None = None, tries: int = 2) -> None:
@@ -116,7 +125,7 @@ class Processes:
                 for connection in wait(list(active), timeout=self._patience(active)):
                     assert isinstance(connection, Connection)
                     with undisturbed():
-                        _receive(connection, active, waiting, self.tries, on_event)
+                        self._receive(connection, active, waiting, on_event)
                 _stop_overdue(active, on_event)
         except KeyboardInterrupt:
             _drain(active, on_event)
@@ -127,11 +136,35 @@ class Processes:
 
     def _start(self, context: BaseContext, active: dict[Connection, _Worker], job: Job, tries: int) -> None:
         ours, theirs = context.Pipe()
-        process = context.Process(target=_serve, args=(job, theirs), daemon=True)  # type: ignore[attr-defined]
+        process = context.Process(target=serve, args=(theirs,), daemon=True)  # type: ignore[attr-defined]
         process.start()
         theirs.close()
-        deadline = time.monotonic() + self.timeout if self.timeout else float("inf")
-        active[ours] = _Worker(job, process, tries, deadline, time.monotonic())
+        active[ours] = worker = _Worker(job, process)
+        worker.begin(job, tries, self.timeout)
+        ours.send(job)
+
+    def _receive(self, connection: Connection, active: dict[Connection, _Worker], waiting: Queue, on_event: Listener) -> None:
+        """Pass one event on; a worker that is ready does the next job, and a job whose worker died waits again while it has a try left."""
+        worker = active[connection]
+        try:
+            event: Event | Ready = connection.recv()
+        except (EOFError, OSError):
+            return _bury(connection, active, waiting, self.tries, on_event)
+        if isinstance(event, Ready):
+            return self._go_on(connection, worker, waiting)
+        worker.ended = isinstance(event, Finished | Failed | Evaluated)
+        if worker.ended:
+            waiting.ended(worker.job, time.monotonic() - worker.started)
+        on_event(event)
+
+    def _go_on(self, connection: Connection, worker: _Worker, waiting: Queue) -> None:
+        """Send the next job to a worker of its kind, or let it go: it ends, and the next job gets a new one."""
+        job = None
+        if waiting.suits(worker.job):
+            job, tries = waiting.take()
+            worker.begin(job, tries, self.timeout)
+        with suppress(OSError):  # it died while it waited: what it was sent is buried with it
+            connection.send(job)
 
     def _patience(self, active: dict[Connection, _Worker]) -> float | None:
         nearest = min((worker.deadline for worker in active.values()), default=float("inf"))
@@ -146,46 +179,11 @@ def _context(jobs: Sequence[Job]) -> BaseContext:
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     used = {methods[job.trial.identity.method].__module__ for job in jobs if job.plugin is None}
-    # A worker runs the imports of the command's own file anew, which takes .5 s where the server has not done them.
-    ours = {name for name in sys.modules if name.startswith("harness.")} - {"harness.experiments.warm"}
-    context.set_forkserver_preload([*sorted(ours | used), "harness.experiments.warm", *LATE])
+    used |= {type(job).__module__ for job in jobs} - {"__main__"}
+    # A worker runs the imports of the command's own file anew. Nothing more is loaded: every worker would hold it.
+    ours = {name for name in sys.modules if name.startswith("harness.cli")} | {serve.__module__}
+    context.set_forkserver_preload([*sorted(ours | used), *LATE, WARM])
     return context
-
-
-def _serve(job: Job, connection: Connection) -> None:
-    """A worker's life: one trial, its events sent to the parent; it ends at once when the parent is gone, and after its trial.
-
-    A terminal sends Ctrl-C to workers too, but it is the parent that stops them.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_exit_with_parent, args=(connection,), daemon=True).start()
-    keep_freed_memory()
-    attempt(job, connection.send)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(0)  # a thread or an exit handler that a method left behind must not keep a core from the next trial
-
-
-def _exit_with_parent(connection: Connection) -> None:
-    # The parent never sends: recv returns only by end of file, that is, when the parent died or gave this trial up.
-    # An orphan must not go on writing a checkpoint that a restarted run already uses.
-    try:
-        connection.recv()
-    except (EOFError, OSError):
-        os._exit(1)
-
-
-def _receive(connection: Connection, active: dict[Connection, _Worker], waiting: Queue, tries: int, on_event: Listener) -> None:
-    """Pass one event on; a job whose worker died waits again while it has a try left."""
-    worker = active[connection]
-    try:
-        event: Event = connection.recv()
-    except (EOFError, OSError):
-        return _bury(connection, active, waiting, tries, on_event)
-    worker.ended = isinstance(event, Finished | Failed | Evaluated)
-    if worker.ended:
-        waiting.ended(worker.job, time.monotonic() - worker.started)
-    on_event(event)
 
 
 def _drain(active: dict[Connection, _Worker], on_event: Listener) -> None:

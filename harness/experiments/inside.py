@@ -9,11 +9,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from harness.data import store
 from harness.data.batches import in_order
 from harness.data.schema import Dataset, Split
 from harness.experiments.events import Finished, Listener
-from harness.experiments.worker import Job, Session
+from harness.experiments.worker import Job, Session, opened
 from harness.nn.kan import KANConv1d, KANConv2d, KANLinear
 from harness.training import loop, missing
 from harness.training.contract import Method, MethodConfig, methods
@@ -59,7 +58,7 @@ class _Looking(Session):
     def inside(self) -> Inside:
         assert self.method is not None
         config = methods[self.identity.method].Config.model_validate(self.identity.config)
-        _, _, test = self._splits(store.load(self.identity.dataset, self.job.data_root), config)
+        _, _, test = self._splits(opened(self.identity.dataset, self.job.data_root), config)
         seen = missing.at_rate(missing.weighted(test, config.input_weights), config.missing.rate, self.identity.seed)
         return Inside(representations(self.method, seen, config), maps(self.method, self.identity.modalities), dict(splines(self.method)))
 

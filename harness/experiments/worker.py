@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import resource
-import sys
 import time
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from threadpoolctl import threadpool_limits
@@ -23,6 +22,7 @@ from harness.errors import HarnessError
 from harness.experiments import diagnosis
 from harness.experiments.environment import environment
 from harness.experiments.events import Advised, EpochDone, Evaluated, Event, Failed, Finished, Listener, Started, Warned
+from harness.experiments.memory import forget_peak, peak_mb
 from harness.experiments.plugins import load_file
 from harness.experiments.records import Diagnosis, Failure, Further, Predictions, Record, Runtime, Scores
 from harness.experiments.trials import Identity, Trial
@@ -45,13 +45,20 @@ class Job:
     plugin: Path | None = None
     diagnose: bool = False
 
+    lasting: ClassVar[bool] = True  # whether a process that has done it may do another of its kind
+
+    @property
+    def kind(self) -> tuple[str, ...]:
+        """What jobs have in common that one process may do in turn: method, data set and what is made of them."""
+        return type(self).__name__, self.trial.identity.method, self.trial.identity.dataset, str(self.data_root), str(self.plugin)
+
     def run(self, report: Listener) -> Finished | Evaluated:
         """Do the work; called on one thread."""
         return Session(self, report).finish()
 
 
-def attempt(job: Job, report: Listener) -> None:
-    """Run ``job`` and report how it ended, never an exception of the trial's own."""
+def attempt(job: Job, report: Listener) -> Event:
+    """Run ``job``, report how it ended, never an exception of the trial's own, and return that."""
     try:
         event: Event = run_trial(job, report)
     except loop.Diverged as error:
@@ -62,6 +69,7 @@ def attempt(job: Job, report: Listener) -> None:
         reason = "memory" if is_memory_short(error) else "error"
         event = Failed(_failure(job.trial, reason, f"{type(error).__name__}: {error}", traceback.format_exc()))
     report(event)
+    return event
 
 
 def is_memory_short(error: Exception) -> bool:
@@ -78,6 +86,16 @@ def run_trial(job: Job, report: Listener) -> Finished | Evaluated:
         load_file(job.plugin)
     with _arithmetic(), threadpool_limits(limits=1):
         return job.run(report)
+
+
+def opened(name: str, root: Path) -> Dataset:
+    """``store.load``; the last one is remembered while its files stay as they are: to read it takes longer than a small trial."""
+    return _opened(name, root, store.stamp(name, root))
+
+
+@lru_cache(maxsize=1)
+def _opened(name: str, root: Path, stamp: object) -> Dataset:
+    return store.load(name, root)
 
 
 @contextmanager
@@ -111,8 +129,9 @@ class Session:
         return self.job.trial.identity
 
     def finish(self) -> Finished:
+        forget_peak()
         identity = self.identity
-        dataset = store.load(identity.dataset, self.job.data_root)
+        dataset = opened(identity.dataset, self.job.data_root)
         config = methods[identity.method].Config.model_validate(identity.config)
         train, valid, test = self._splits(dataset, config)
         inputs = Inputs.of(train)
@@ -225,11 +244,10 @@ class Session:
             self.report(Warned(self.identity.key, f"checkpoint not written ({error.strerror}: {checkpoint.path}); training goes on"))
 
     def _runtime(self) -> Runtime:
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
         return Runtime(
             seconds=round(time.monotonic() - self.began, 3),
             epoch_seconds=tuple(round(value, 4) for value in self.epoch_seconds),
-            peak_memory_mb=round(peak, 1),
+            peak_memory_mb=round(peak_mb(), 1),
             resumed_at=self.resumed_at,
             finished=datetime.now(UTC).isoformat(timespec="seconds"),
         )

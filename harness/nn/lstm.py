@@ -24,11 +24,12 @@ class Order:
 
     (``harness.nn.steps`` has them clip after clip, for layers without a state.)
 
-    ``rows`` (N,) says where each stands in B x T; ``before`` is the row of the step before each row, from the second step on;
+    ``rows`` (N,) says where each stands in B x T, ``clips`` (N,) whose it is; ``before`` is the row of the step before each row, from the second step on;
     ``last`` (B,) is the row of each clip's last step; ``counts``: how many clips have each step.
     """
 
     rows: Tensor
+    clips: Tensor
     before: Tensor
     last: Tensor
     counts: list[int]
@@ -40,6 +41,10 @@ class Order:
     def previous(self, x: Tensor) -> Tensor:
         """The row of the step before each of the rows (N, D), zero before the first step."""
         return torch.cat([x.new_zeros(self.counts[0], x.shape[1]), x.index_select(0, self.before)])
+
+    def starts(self, x: Tensor) -> Tensor:
+        """One vector per clip, x (B, D), in the order of the first steps' rows."""
+        return x.index_select(0, self.clips[: self.counts[0]])
 
     def ends(self, x: Tensor) -> Tensor:
         """The rows (N, D) of each clip's last step, (B, D)."""
@@ -53,14 +58,15 @@ def order(lengths: Tensor, steps: int) -> Order:
     """
     if lengths.device.type == "meta":
         known = order(torch.full(lengths.shape, steps), steps)
-        return Order(known.rows.to("meta"), known.before.to("meta"), known.last.to("meta"), known.counts)
+        rows, clips, before, last = (x.to("meta") for x in (known.rows, known.clips, known.before, known.last))
+        return Order(rows, clips, before, last, known.counts)
     descending, clips = lengths.sort(descending=True, stable=True)
     step, place = (torch.arange(int(descending[0]), device=lengths.device)[:, None] < descending).nonzero(as_tuple=True)
     counts = torch.bincount(step)
     begin, later = counts.cumsum(0) - counts, step[len(clips) :]
     before = begin[later - 1] + place[len(clips) :]
     last = torch.empty_like(clips).index_copy_(0, clips, begin[descending - 1] + torch.arange(len(clips), device=lengths.device))
-    return Order(clips[place] * steps + step, before, last, counts.tolist())
+    return Order(clips[place] * steps + step, clips[place], before, last, counts.tolist())
 
 
 def lstm(module: nn.LSTM, x: Tensor, rows: Order) -> tuple[Tensor, Tensor]:
@@ -69,7 +75,15 @@ def lstm(module: nn.LSTM, x: Tensor, rows: Order) -> tuple[Tensor, Tensor]:
     Equal to ``nn.LSTM`` on a packed sequence. Under autocast, states keep the parameters' dtype.
     """
     ih, hh, bias, more = (module.get_parameter(f"{name}_l0") for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
-    return _Recur.apply(F.linear(x, ih, bias + more).to(hh.dtype), hh, rows)  # type: ignore[no-any-return, no-untyped-call]
+    return recur(F.linear(x, ih, bias + more).to(hh.dtype), hh, rows)
+
+
+def recur(gates: Tensor, weight: Tensor, rows: Order) -> tuple[Tensor, Tensor]:
+    """Hidden and cell states, (N, hidden) each, of an LSTM from what its gates get from outside, (N, 4 hidden): inputs and biases.
+
+    ``weight`` (4 hidden, hidden) is what they get from the state before; gates: input, forget, candidate, output.
+    """
+    return _Recur.apply(gates, weight, rows)  # type: ignore[no-any-return, no-untyped-call]
 
 
 class _Recur(torch.autograd.Function):

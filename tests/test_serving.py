@@ -1,0 +1,229 @@
+"""Workers that do one trial after another: which process does which, and when it is replaced."""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from kit import TOY, stored, trial
+
+from harness.data import store
+from harness.experiments import worker
+from harness.experiments.events import Event, Failed, Finished, Listener, Warned
+from harness.experiments.executors import Inline, Processes
+from harness.experiments.memory import forget_peak, peak_mb, resident_mb
+from harness.experiments.serving import Condition
+from harness.experiments.worker import Job
+
+LINUX = pytest.mark.skipif(sys.platform != "linux", reason="peaks are reset by a file of Linux")
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("data")
+    stored(root)
+    stored(root, name="mosei@tiny", seed=1)
+    return root
+
+
+@dataclass(frozen=True)
+class Telling(Job):
+    """A job that tells its process, and then does to it what ``deed`` says."""
+
+    deed: str = ""
+
+    def run(self, report: Listener) -> Any:
+        report(Warned(self.trial.key, str(os.getpid())))
+        done = super().run(report)
+        DEEDS[self.deed]()
+        return done
+
+
+@dataclass(frozen=True)
+class Alone(Telling):
+    lasting: ClassVar[bool] = False
+
+
+kept: list[Any] = []
+DEEDS: dict[str, Callable[[], Any]] = {
+    "": lambda: None,
+    "dtype": lambda: torch.set_default_dtype(torch.float64),
+    "folder": lambda: os.chdir("/"),
+    "gradients": lambda: torch.set_grad_enabled(False),
+    "deterministic": lambda: torch.use_deterministic_algorithms(True),
+    "memory": lambda: kept.append(bytearray(b"x") * (400 << 20)),
+    "garbage": lambda: [[]].append(bytearray(b"x") * (1 << 20)),
+    "sleep": lambda: time.sleep(0.2),
+}
+
+
+def jobs(
+    root: Path, tmp_path: Path, seeds: Sequence[int], kind: type[Telling] = Telling, name: str = "mosi@tiny", **options: Any
+) -> list[Job]:
+    settings = {key: value for key, value in options.items() if key != "deed"}
+    trials = [trial(store.load(name, root), seed=seed, **settings) for seed in seeds]
+    return [kind(one, root, tmp_path / f"{one.key}.pt", 60.0, TOY, deed=options.get("deed", "")) for one in trials]
+
+
+def done(these: Sequence[Job], executor: Any) -> tuple[dict[str, str], list[Event]]:
+    """The last process of each trial, and all events."""
+    events: list[Event] = []
+    executor.run(these, events.append)
+    processes = {event.key: event.text for event in events if isinstance(event, Warned) and event.text.isdigit()}
+    return processes, events
+
+
+def of(events: Sequence[Event], kind: type[Any]) -> list[Any]:
+    return [event for event in events if isinstance(event, kind)]
+
+
+def test_one_process_does_the_trials_of_a_method_and_gives_the_records_that_are_made_here(root: Path, tmp_path: Path) -> None:
+    these = jobs(root, tmp_path, range(5))
+    processes, events = done(these, Processes(1))
+    assert len(processes) == 5 and len(set(processes.values())) == 1 and str(os.getpid()) not in processes.values()
+    here = of(done(these, Inline())[1], Finished)
+    assert [event.record for event in of(events, Finished)] == [event.record for event in here]
+
+
+def test_two_workers_are_two_processes(root: Path, tmp_path: Path) -> None:
+    processes, events = done(jobs(root, tmp_path, range(6), deed="sleep"), Processes(2))
+    assert len(of(events, Finished)) == 6 and len(set(processes.values())) == 2
+
+
+def test_another_data_set_gets_another_process(root: Path, tmp_path: Path) -> None:
+    these = jobs(root, tmp_path, (1, 2)) + jobs(root, tmp_path, (1, 2), name="mosei@tiny")
+    processes, events = done(these, Processes(1))
+    mosi, mosei = ({processes[job.trial.key] for job in part} for part in (these[:2], these[2:]))
+    assert len(of(events, Finished)) == 4 and len(mosi) == len(mosei) == 1 and mosi != mosei
+
+
+def test_a_job_that_is_not_lasting_has_its_process_alone(root: Path, tmp_path: Path) -> None:
+    assert len(set(done(jobs(root, tmp_path, range(3), Alone), Processes(1))[0].values())) == 3
+
+
+@pytest.mark.parametrize("deed", ["dtype", "folder", "gradients", "deterministic"])
+def test_a_process_that_is_not_as_it_was_does_no_other_trial(root: Path, tmp_path: Path, deed: str) -> None:
+    processes, events = done(jobs(root, tmp_path, (1, 2), deed=deed), Processes(1))
+    assert len(of(events, Finished)) == 2 and len(set(processes.values())) == 2
+
+
+@LINUX
+def test_a_process_that_keeps_what_trials_leave_does_not_grow_on(root: Path, tmp_path: Path) -> None:
+    """The first trial says what is usual; the second holds 400 MB more."""
+    these = jobs(root, tmp_path, (1,)) + jobs(root, tmp_path, (2, 3), deed="memory") + jobs(root, tmp_path, (4,))
+    processes, events = done(these, Processes(1))
+    one, two, three, four = (processes[job.trial.key] for job in these)
+    assert len(of(events, Finished)) == 4 and one == two != three and three == four
+    few = jobs(root, tmp_path, range(4), deed="garbage")
+    assert len(set(done(few, Processes(1))[0].values())) == 1
+
+
+@pytest.mark.parametrize("trouble", ["crash", "nan"])
+def test_a_process_in_which_a_trial_failed_does_no_other(root: Path, tmp_path: Path, trouble: str) -> None:
+    these = jobs(root, tmp_path, (1,)) + jobs(root, tmp_path, (2,), trouble=trouble) + jobs(root, tmp_path, (3,))
+    processes, events = done(these, Processes(1))
+    one, two, three = (processes[job.trial.key] for job in these)
+    assert one == two != three and [event.key for event in of(events, Failed)] == [these[1].trial.key]
+
+
+def test_a_trial_that_kills_its_process_is_tried_again_and_the_others_keep_their_records(root: Path, tmp_path: Path) -> None:
+    flag = tmp_path / "died"
+    these = jobs(root, tmp_path, (1,)) + jobs(root, tmp_path, (2,), trouble=f"die_once:{flag}") + jobs(root, tmp_path, (3,))
+    processes, events = done(these, Processes(1))
+    assert [event.key for event in of(events, Finished)] == [these[0].trial.key, these[2].trial.key, these[1].trial.key]
+    assert processes[these[0].trial.key] != processes[these[1].trial.key] and flag.exists()
+    assert sum("the worker died" in event.text for event in of(events, Warned)) == 1
+
+
+def test_the_time_limit_is_each_trials_own(root: Path, tmp_path: Path) -> None:
+    """Four trials of 2.4 s each pass a limit of 9 s together; one that hangs does not, and is not waited for."""
+    slow = jobs(root, tmp_path, range(4), pause=0.1)  # 4 batches in 6 epochs
+    events = done(slow, Processes(1, timeout=9.0))[1]
+    assert len(of(events, Finished)) == 4
+    began = time.monotonic()
+    hung = jobs(root, tmp_path, (1,)) + jobs(root, tmp_path, (2,), trouble="hang") + jobs(root, tmp_path, (3,))
+    events = done(hung, Processes(1, timeout=4.0))[1]
+    assert [event.failure.reason for event in of(events, Failed)] == ["timeout"] and len(of(events, Finished)) == 2
+    assert time.monotonic() - began < 60
+
+
+@dataclass(frozen=True)
+class Dying(Telling):
+    """Its process is killed after it has said that it is done."""
+
+    def run(self, report: Listener) -> Any:
+        done = super().run(report)
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        return done
+
+
+def test_a_process_that_dies_between_two_trials_loses_neither(root: Path, tmp_path: Path) -> None:
+    """Its alarm rings while it waits, or early in the trial after; a trial has two tries, which may both be hit."""
+    these = jobs(root, tmp_path, range(4), Dying, pause=0.01)
+    events = done(these, Processes(1, tries=len(these) + 1))[1]
+    assert {event.key for event in of(events, Finished)} == {job.trial.key for job in these} and not of(events, Failed)
+
+
+# ---- what a worker remembers and counts
+
+
+def test_the_condition_says_what_a_trial_changed() -> None:
+    before = Condition.now()
+    assert Condition.now() == before
+    with torch.no_grad():
+        assert Condition.now() == replace(before, gradients=False)
+
+
+def test_opened_data_are_remembered_until_their_files_change(tmp_path: Path) -> None:
+    stored(tmp_path)
+    one = worker.opened("mosi@tiny", tmp_path)
+    assert worker.opened("mosi@tiny", tmp_path) is one
+    stored(tmp_path, seed=3)
+    other = worker.opened("mosi@tiny", tmp_path)
+    assert other is not one and other.card.fingerprint == store.load("mosi@tiny", tmp_path).card.fingerprint != one.card.fingerprint
+    card = tmp_path / "mosi@tiny" / store.CARD
+    content = json.loads(card.read_text())
+    card.write_text(json.dumps(content | {"title": "another"}))
+    assert worker.opened("mosi@tiny", tmp_path).card.title == "another"
+
+
+@LINUX
+def test_a_peak_is_counted_from_when_it_is_forgotten() -> None:
+    gc.collect()
+    block = bytearray(b"x") * (300 << 20)
+    del block
+    high = peak_mb()
+    forget_peak()
+    low = peak_mb()
+    assert high - low > 250 and abs(low - resident_mb()) < 30
+    block = bytearray(b"x") * (100 << 20)
+    del block
+    assert 80 < peak_mb() - low < 150
+
+
+@LINUX
+def test_the_peak_of_a_trial_is_its_own(root: Path, tmp_path: Path) -> None:
+    @dataclass(frozen=True)
+    class Large(Job):
+        def run(self, report: Listener) -> Any:
+            block = bytearray(b"x") * (300 << 20)
+            del block
+            return super().run(report)
+
+    plain = jobs(root, tmp_path, (1,))[0]
+    peaks = []
+    for kind in (Large, Job, Large):
+        events = done([kind(plain.trial, root, tmp_path / "none.pt", 60.0, TOY)], Inline())[1]
+        peaks.append(of(events, Finished)[0].runtime.peak_memory_mb)
+    assert max(peaks) - min(peaks) < 50
