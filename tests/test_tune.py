@@ -26,7 +26,7 @@ from harness.data import store
 from harness.data.schema import Dataset
 from harness.data.splits import Fold, cut, folds
 from harness.errors import ConfigError, DataError, HarnessError
-from harness.experiments import candidates, code, tracking, tuned
+from harness.experiments import code, tracking, tuned
 from harness.experiments.candidates import Candidate, passes
 from harness.experiments.development import inner_parts, kept_apart, without_test
 from harness.experiments.events import Evaluated, InnerRun
@@ -276,7 +276,7 @@ def test_a_trial_sees_development_data_only_and_test_clips_change_nothing(tmp_pa
         opened.append(root)
         return original(name, root, **options)
 
-    monkeypatch.setattr(candidates.store, "load", spy)
+    monkeypatch.setattr(store, "load", spy)
     whole = tiny_dataset()
     spoiled = spoil_test_clips(whole)
     found = []

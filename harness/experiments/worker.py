@@ -221,7 +221,7 @@ class Session:
         if epoch.epoch == 1 and run.watch.unreached:
             self.report(Advised(self.identity.key, dead.warning(self.identity.method, run.watch.unreached)))
         if self.watch:
-            self._look(self.watch, run.method)
+            self._look(self.watch, run.judged)
         if checkpoint.due():
             self._save(run, checkpoint)
 

@@ -24,8 +24,8 @@ class Order:
 
     (``harness.nn.steps`` has them clip after clip, for layers without a state.)
 
-    ``rows`` (N,) says where each stands in B x T, ``clips`` (N,) whose it is; ``before`` is the row of the step before each row, from the second step on;
-    ``last`` (B,) is the row of each clip's last step; ``counts``: how many clips have each step.
+    ``rows`` (N,) says where each stands in B x T, ``clips`` (N,) whose it is; ``before`` is the row of the step before each row, from the
+    second step on; ``last`` (B,) is the row of each clip's last step; ``counts``: how many clips have each step.
     """
 
     rows: Tensor

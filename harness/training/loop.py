@@ -12,10 +12,11 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from harness import seeds
 from harness.data.batches import Batch, by_length, gather, in_order, shuffled
@@ -51,7 +52,8 @@ class Epoch(Frozen):
 class Run:
     """All that changes while one method trains; ``state`` and ``restore`` are what a checkpoint holds.
 
-    ``objective`` is the loss that trains; ``selection`` is the one on validation, the same in every epoch.
+    ``objective`` is the loss that trains; ``selection`` is the one on validation, the same in every epoch. ``average``: the method once
+    more, with a running mean of its weights (Polyak and Juditsky 1992), where the settings ask for one.
     """
 
     method: Method
@@ -61,6 +63,7 @@ class Run:
     optimiser: torch.optim.Optimizer
     schedule: Schedule
     seed: int
+    average: AveragedModel | None = None
     history: list[Epoch] = field(default_factory=list)
     best_loss: float = math.inf
     best_epoch: int = 0
@@ -78,6 +81,11 @@ class Run:
         return torch.device(self.settings.device)
 
     @property
+    def judged(self) -> Method:
+        """What validates and predicts."""
+        return self.method if self.average is None else cast(Method, self.average.module)
+
+    @property
     def finished(self) -> bool:
         done = len(self.history)
         return done >= self.settings.max_epochs or done - self.best_epoch >= self.settings.patience
@@ -89,6 +97,7 @@ class Run:
             "optimiser": self.optimiser.state_dict(),
             "schedule": self.schedule.state(),
             "objective": self.objective.state_dict() if isinstance(self.objective, nn.Module) else {},
+            "average": {} if self.average is None else self.average.state_dict(),
             "history": [epoch.model_dump() for epoch in self.history],
             "best": {"loss": self.best_loss, "epoch": self.best_epoch, "state": self.best_state},
         }
@@ -100,6 +109,8 @@ class Run:
         self.schedule.restore(state["schedule"])
         if isinstance(self.objective, nn.Module):
             self.objective.load_state_dict(state["objective"])
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
         self.history = [Epoch(**epoch) for epoch in state["history"]]
         best = state["best"]
         self.best_loss, self.best_epoch, self.best_state = best["loss"], best["epoch"], best["state"]
@@ -146,15 +157,28 @@ def train(
     steps = math.ceil(len(_batches(train, config.training, seed, 0)) / config.training.accumulate)
     optimiser = make_optimiser(method, config.training)
     schedule = Schedule(optimiser, config.training, steps)
-    run = Run(method, config, *_objectives(config, task), optimiser, schedule, seed)
+    run = Run(method, config, *_objectives(config, task), optimiser, schedule, seed, _average(method, config.training))
     if resume is not None:
         run.restore(resume)
-    forward = torch.compile(method) if config.training.compile else method
+    forward = _compiled(method, config.training)
     while not run.finished:
         _one_epoch(run, forward, train, valid)
         after_epoch(run)
     method.load_state_dict(run.best_state)
     return run
+
+
+def _average(method: Method, settings: Training) -> AveragedModel | None:
+    """Buffers, such as a batch norm's statistics, are the method's own."""
+    mean = get_ema_multi_avg_fn(settings.average)  # type: ignore[no-untyped-call]
+    return AveragedModel(method, multi_avg_fn=mean) if settings.average else None
+
+
+def _compiled(method: Method, settings: Training) -> Callable[[Batch], Output]:
+    if not settings.compile:
+        return method
+    compiled: Callable[[Batch], Output] = torch.compile(method, mode="reduce-overhead" if settings.cuda_graphs else "default")
+    return compiled
 
 
 def predict(method: Method, split: Split, settings: Training) -> Tensor:
@@ -185,13 +209,13 @@ def _one_epoch(run: Run, forward: Callable[[Batch], Output], train: Split, valid
     number = len(run.history) + 1
     rate = run.optimiser.param_groups[0]["lr"]
     train_loss, losses = _train_epoch(run, forward, missing.for_training(train, run.config.missing, run.seed, number), number)
-    valid_loss = _validation_loss(run, forward, valid)
+    valid_loss = _validation_loss(run, forward if run.average is None else run.judged, valid)
     for name, value in {"training": train_loss, "validation": valid_loss}.items():
         if not math.isfinite(value):
             raise Diverged(f"{name} loss is {value} in epoch {number}", "Lower the learning rate, clip gradients, or check the features.")
     if valid_loss < run.best_loss:
         run.best_loss, run.best_epoch = valid_loss, number
-        run.best_state = copy.deepcopy(run.method.state_dict())
+        run.best_state = copy.deepcopy(run.judged.state_dict())
     run.history.append(Epoch(epoch=number, train_loss=train_loss, losses=losses, valid_loss=valid_loss, learning_rate=rate))
     run.schedule.after_epoch(valid_loss)
     if isinstance(run.objective, EpochWeighted):
@@ -213,6 +237,8 @@ def _train_epoch(run: Run, forward: Callable[[Batch], Output], train: Split, num
         run.watch.look()
         _clip(run.method, run.settings)
         run.optimiser.step()
+        if run.average is not None:
+            run.average.update_parameters(run.method)
         run.schedule.after_step()
     means = totals.means()
     return means.pop("total"), means
@@ -235,7 +261,7 @@ def _losses(run: Run, forward: Callable[[Batch], Output], batch: Batch) -> tuple
 def _validation_loss(run: Run, forward: Callable[[Batch], Output], valid: Split) -> float:
     run.method.eval()
     total = 0.0
-    for batch, output in _evaluate(run.method, valid, run.settings, forward):
+    for batch, output in _evaluate(run.judged, valid, run.settings, forward):
         assert batch.labels is not None
         total += run.selection(output.prediction.float(), batch.labels).item()
     return total / len(valid)

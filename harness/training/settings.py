@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from harness.training.ranges import tunable
 
@@ -40,6 +40,11 @@ class Training(Settings):
     warmup: float = Field(0.0, ge=0, le=1, description="cosine: share of all steps with a linearly rising rate")
     milestones: tuple[Annotated[int, Field(ge=1)], ...] = Field((), description="milestones: epochs after which the rate falls")
     milestone_factor: float = Field(0.1, gt=0, lt=1, description="milestones: what the rate is multiplied by at each")
+    average: Share = Field(
+        0.0,
+        description="what a step leaves of a running mean of the weights, which then validates and predicts; 0: the last weights do",
+        json_schema_extra=tunable(choices=(0.0, 0.99, 0.998)),
+    )
     max_epochs: int = Field(200, ge=1)
     patience: int = Field(8, ge=1, description="epochs without a better validation loss before training stops")
     standardise: tuple[str, ...] = Field(
@@ -50,7 +55,14 @@ class Training(Settings):
     )
     amp: bool = Field(False, description="bfloat16 autocast")
     compile: bool = Field(False, description="torch.compile the method")
+    cuda_graphs: bool = Field(False, description="with compile, on a GPU: steps are recorded once and replayed whole, as CUDA graphs")
     device: Literal["cpu", "cuda"] = "cpu"
+
+    @model_validator(mode="after")
+    def _graphs_are_compiled_on_a_gpu(self) -> Training:
+        if self.cuda_graphs and not (self.compile and self.device == "cuda"):
+            raise ValueError("cuda_graphs = true needs compile = true and a GPU (--device cuda)")
+        return self
 
 
 class FocalLoss(Settings):
