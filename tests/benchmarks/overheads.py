@@ -1,8 +1,9 @@
-"""What the harness costs beside training: python tests/benchmarks/overheads.py [--only trial,workers,start]
+"""What the harness costs beside training: python tests/benchmarks/overheads.py [--only trial,step,workers,start]
 
-``trial``: per trial, all but its epochs; ``workers``: twenty equal trials on two workers against one; ``start``: until the first
-new trial begins, with so many finished ones beside none. Prints a line of JSON for each. Figures are processor time, which a busy
-machine stretches less than time on the clock, but for ``workers``, whose trials wait most of their time.
+``trial``: per trial, all but its epochs; ``step``: from a trial's submission to a warm worker until its first optimiser step is done;
+``workers``: twenty equal trials on two workers against one; ``start``: until the first new trial begins, with so many finished ones
+beside none. Prints a line of JSON for each. Figures are processor time, which a busy machine stretches less than time on the clock, but
+for ``step``, and for ``workers``, whose trials wait most of their time.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ if __name__ == "__main__":  # a worker imports this file anew, as it does the co
     sys.path.insert(0, str(Path(__file__).parents[1]))
     from kit import TOY, stored, trial
 
-from harness.experiments import runner
+from harness.experiments import executors, runner
 from harness.experiments.events import EpochDone, Event, Finished, Listener, Started, Warned
 from harness.experiments.executors import Inline, Processes
 from harness.experiments.plan import Effort, method_trials
@@ -36,6 +37,7 @@ from harness.experiments.tracking import Tracker
 from harness.experiments.trials import Trial
 from harness.experiments.worker import Job
 from harness.experiments.workspace import Workspace
+from harness.training import loop
 
 
 class NoTracker(Tracker):
@@ -51,7 +53,7 @@ def main() -> None:
     parser.add_argument("--finished", type=int, default=10_000)
     parser.add_argument("--clips", type=int, default=686, help="test clips in each of the finished records: their size")
     parser.add_argument("--pause", type=float, default=0.05, help="seconds in each of an equal trial's 24 batches")
-    parser.add_argument("--only", default="trial,workers,start")
+    parser.add_argument("--only", default="trial,step,workers,start")
     options = parser.parse_args()
     os.environ.pop("MLFLOW_TRACKING_URI", None)
     with tempfile.TemporaryDirectory() as folder:
@@ -59,6 +61,7 @@ def main() -> None:
         stored(root / "data")
         measures = {
             "trial": lambda: per_trial(root, options.trials),
+            "step": lambda: first_step(root, options.trials),
             "workers": lambda: two_workers(root, options.trials, options.pause),
             "start": lambda: first_start(root, options.finished, options.clips),
         }
@@ -134,6 +137,45 @@ def report_seconds(root: Path) -> float:
     began = time.process_time()
     Processes(1).run([job], lambda event: None)
     return (time.process_time() - began) / job.epochs
+
+
+# ---- step
+
+
+@dataclass(frozen=True)
+class Stepping(Job):
+    """A trial that tells when its first gradient is there, by the clock that all processes share."""
+
+    def run(self, report: Listener) -> Any:
+        whole, times = loop._clip, list[float]()
+        loop._clip = lambda *arguments: (times.append(time.monotonic()), whole(*arguments))[1]  # called right before each step
+        try:
+            return super().run(report)
+        finally:
+            loop._clip = whole
+            report(Warned(self.trial.key, json.dumps(times[0])))
+
+
+def first_step(root: Path, count: int) -> dict[str, float]:
+    """Milliseconds on the clock from a trial's submission until its first optimiser step, in a worker that has done others."""
+    begun, waits, real = dict[str, float](), list[float](), executors._Worker.begin
+
+    def begin(worker: Any, job: Job, tries: int, timeout: float | None) -> None:
+        begun[job.trial.key] = time.monotonic()
+        real(worker, job, tries, timeout)
+
+    def listen(event: Event) -> None:
+        if isinstance(event, Warned):
+            waits.append(json.loads(event.text) - begun[event.key])
+
+    executors._Worker.begin = begin  # type: ignore[method-assign]
+    try:
+        trials = [trial(load(root), seed=seed) for seed in range(count)]
+        Processes(1).run([Stepping(one, root / "data", root / "none.pt", 60.0, TOY) for one in trials], listen)
+    finally:
+        executors._Worker.begin = real  # type: ignore[method-assign]
+    figures = {"first trial of a worker": waits[0], "others, median": statistics.median(waits[1:]), "others, most": max(waits[1:])}
+    return {f"to the first step, {name}, ms": round(1000 * seconds, 1) for name, seconds in figures.items()}
 
 
 # ---- workers
