@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import random
+import signal
 import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent / "faults"))
@@ -36,3 +40,20 @@ def test_one_folder_is_written_by_one_of_several_commands(grid: Grid) -> None:
     counts = twice.compete(grid, 2)
     assert counts["ran"] + counts["refused"] == 2 and counts["ran"]
     assert not {name: count for name, count in counts.items() if count and name not in ("ran", "refused")}
+
+
+@pytest.mark.parametrize("seconds", [0.2, 1.5])
+def test_ctrl_c_while_workers_start_ends_the_command_without_a_traceback(grid: Grid, seconds: float) -> None:
+    """A terminal sends it to the server of workers as well, which is at its imports then."""
+    process = grid.start(grid.results())
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and not _has_a_server(process.pid):
+        time.sleep(0.01)
+    time.sleep(seconds)
+    os.killpg(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130 and "Traceback" not in err and "stopped" in out + err
+
+
+def _has_a_server(pid: int) -> bool:
+    return any("forkserver" in part for child in psutil.Process(pid).children() for part in child.cmdline())

@@ -12,13 +12,14 @@ from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from typing import Protocol
 
 from harness.experiments.events import Evaluated, Event, Failed, Finished, Listener, Warned
-from harness.experiments.interrupts import undisturbed
+from harness.experiments.interrupts import undisturbed, unheard
 from harness.experiments.records import Failure
 from harness.experiments.serving import Ready, serve
 from harness.experiments.worker import Job, attempt
@@ -135,6 +136,10 @@ class Processes:
                 worker.process.kill()
 
     def _start(self, context: BaseContext, active: dict[Connection, _Worker], job: Job, tries: int) -> None:
+        if context.get_start_method() == "forkserver":
+            resource_tracker.ensure_running()  # the server would start it, which ends the block that follows
+            with unheard():  # it would end with a traceback where Ctrl-C meets its imports; also a new one, where the first was killed
+                forkserver.ensure_running()
         ours, theirs = context.Pipe()
         process = context.Process(target=serve, args=(theirs,), daemon=True)  # type: ignore[attr-defined]
         process.start()

@@ -22,3 +22,13 @@ def undisturbed() -> Iterator[None]:
         signal.signal(signal.SIGINT, signal.SIG_DFL if before is None else before)
         if received:
             signal.raise_signal(signal.SIGINT)
+
+
+@contextmanager
+def unheard() -> Iterator[None]:
+    """What is started in this block never hears Ctrl-C, which a terminal sends to all processes; this one hears it after the block."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
