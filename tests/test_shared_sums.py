@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from harness.analysis import power
 from harness.analysis.designs import run_values
 from harness.analysis.pairs import UNTESTED, Pair
-from harness.commands.rendering import undisturbed
+from harness.commands.rendering import without_collections
 from harness.errors import ConfigError
 from harness.reporting.known_data import facts
 from harness.training.metrics import metrics
@@ -85,7 +85,7 @@ def test_the_catalogue_is_read_again_where_a_users_file_changed(tmp_path: Path, 
 def test_garbage_is_sought_again_afterwards_if_it_was_before(before: bool) -> None:
     try:
         (gc.enable if before else gc.disable)()
-        with pytest.raises(ValueError), undisturbed():
+        with pytest.raises(ValueError), without_collections():
             assert not gc.isenabled()
             raise ValueError
         assert gc.isenabled() == before

@@ -35,7 +35,7 @@ def spare_cores() -> int:
 
 
 @contextmanager
-def undisturbed() -> Iterator[None]:
+def without_collections() -> Iterator[None]:
     """No search for garbage: hundreds of thousands of numbers and texts are held at a time, and next to nothing refers to itself."""
     seeking = gc.isenabled()
     gc.disable()
@@ -67,7 +67,7 @@ class Renderer:
     def folder(self) -> Path:
         return document.folder(self.workspace.root)
 
-    @undisturbed()
+    @without_collections()
     def table(self, spec: TableSpec, card: Card, budget: Budget, plan: Mapping[str, Sequence[Trial]]) -> tuple[TablePart, ...]:
         """The table on disk in all its forms; as it is where neither its records, its file, the data nor the code have changed.
 
@@ -111,7 +111,7 @@ class Renderer:
     def _item_place(self, part: FigureItemPart) -> Path:
         return self.folder / "figures" / f"{part.name}.json"
 
-    @undisturbed()
+    @without_collections()
     def page(self) -> Path:
         """Write ``index.html`` from all tables that were rendered, the figures over several of them, and the papers' figures.
 

@@ -27,6 +27,9 @@ def undisturbed() -> Iterator[None]:
 @contextmanager
 def unheard() -> Iterator[None]:
     """What is started in this block never hears Ctrl-C, which a terminal sends to all processes; this one hears it after the block."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield

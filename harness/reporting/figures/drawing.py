@@ -10,7 +10,6 @@ import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, is_dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from harness.experiments.interrupts import unheard
 from harness.files import read_sealed, write_atomic, write_sealed
 from harness.reporting.figures import style
 
@@ -81,7 +81,7 @@ class FigureFiles:
         for path in _paths(self.root, stem, self.formats):
             path.unlink(missing_ok=True)  # whatever happens from here on, no old figure stands for the new one
         if self.workers:
-            with _interrupts_held_back():
+            with unheard():
                 self._waiting.append(self._started().submit(_draw_and_clear, self.root, stem, self.formats, drawing, content))
         else:
             _draw(self.root, stem, self.formats, drawing, content)
@@ -106,19 +106,6 @@ class FigureFiles:
             spawn = multiprocessing.get_context("spawn")  # this process has threads, of which a forked one would know nothing
             self._pool = ProcessPoolExecutor(self.workers, mp_context=spawn, initializer=_prepare)
         return self._pool
-
-
-@contextmanager
-def _interrupts_held_back() -> Iterator[None]:
-    """Ctrl-C waits until the block is done, and processes that are started in it never hear of it, where the system knows how."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _prepare() -> None:
