@@ -19,7 +19,7 @@ from harness.experiments.plugins import load_file
 from harness.training import Batch, Inputs, Method, MethodConfig, Output, Training
 from harness.training.contract import methods
 from harness.training.loop import Run, build, predict, train
-from harness.training.schedules import eager
+from harness.training.schedules import eager, make_optimiser
 
 load_file(TOY)
 TASK, INPUTS = Task(kind="regression", low=-3, high=3), Inputs({"text": 6, "audio": 3})
@@ -142,6 +142,16 @@ def test_an_optimiser_without_wrappers_steps_as_pytorchs_own(kind: Any, options:
         assert torch.equal(a, b) and a.grad is not None
     mine, other = (optimiser.state_dict() for optimiser in optimisers)
     assert mine["param_groups"] == other["param_groups"] and mine["state"].keys() == other["state"].keys()
+
+
+@pytest.mark.parametrize(("name", "kind"), [("adam", "Adam"), ("adamw", "AdamW"), ("adamax", "Adamax"), ("sgd", "SGD")])
+def test_the_optimiser_that_is_named_has_the_settings_that_are_stated(name: Any, kind: str) -> None:
+    settings = Training(optimiser=name, learning_rate=0.3, weight_decay=0.02, momentum=0.7)
+    made = make_optimiser(build(methods["toy"], INPUTS, TASK, methods["toy"].Config(training=settings), 1), settings)
+    assert isinstance(made, getattr(torch.optim, kind)) and type(made).__name__ == kind
+    for group in made.param_groups:
+        assert (group["lr"], group["weight_decay"]) == (0.3, 0.02) and group.get("momentum", 0.7) == 0.7
+        assert group.get("fused", True) or name in ("sgd", "adamax")
 
 
 TRAINS = """

@@ -90,6 +90,7 @@ def test_the_server_of_workers_knows_what_the_command_has_imported_and_no_more(m
     """A worker runs the imports of the command's own file anew: what the server lacks, it waits for; what is too much, it holds."""
     known: list[str] = []
     monkeypatch.setattr(multiprocessing.get_context("forkserver"), "set_forkserver_preload", known.extend)
+    monkeypatch.setattr(executors, "_start_server", lambda: None)  # it would serve the other tests, and know nothing
     executors._context([])
     assert {name for name in sys.modules if name.startswith("harness.cli")} <= set(known)
     assert known[-1] == "harness.experiments.warm", "which freezes all that is imported"

@@ -9,9 +9,9 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 import torch
@@ -22,8 +22,8 @@ from harness.experiments import worker
 from harness.experiments.events import Event, Failed, Finished, Listener, Warned
 from harness.experiments.executors import Inline, Processes
 from harness.experiments.memory import forget_peak, peak_mb, resident_mb
-from harness.experiments.serving import Condition
 from harness.experiments.worker import Job
+from harness.training.contract import methods
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="peaks are reset by a file of Linux")
 
@@ -51,7 +51,9 @@ class Telling(Job):
 
 @dataclass(frozen=True)
 class Alone(Telling):
-    lasting: ClassVar[bool] = False
+    @property
+    def lasting(self) -> bool:
+        return False
 
 
 kept: list[Any] = []
@@ -61,6 +63,8 @@ DEEDS: dict[str, Callable[[], Any]] = {
     "folder": lambda: os.chdir("/"),
     "gradients": lambda: torch.set_grad_enabled(False),
     "deterministic": lambda: torch.use_deterministic_algorithms(True),
+    "state": lambda: setattr(methods["toy"], "seen", [1]),
+    "exit": lambda: sys.exit(3),
     "memory": lambda: kept.append(bytearray(b"x") * (400 << 20)),
     "garbage": lambda: [[]].append(bytearray(b"x") * (1 << 20)),
     "sleep": lambda: time.sleep(0.2),
@@ -111,7 +115,7 @@ def test_a_job_that_is_not_lasting_has_its_process_alone(root: Path, tmp_path: P
     assert len(set(done(jobs(root, tmp_path, range(3), Alone), Processes(1))[0].values())) == 3
 
 
-@pytest.mark.parametrize("deed", ["dtype", "folder", "gradients", "deterministic"])
+@pytest.mark.parametrize("deed", ["dtype", "folder", "gradients", "deterministic", "state"])
 def test_a_process_that_is_not_as_it_was_does_no_other_trial(root: Path, tmp_path: Path, deed: str) -> None:
     processes, events = done(jobs(root, tmp_path, (1, 2), deed=deed), Processes(1))
     assert len(of(events, Finished)) == 2 and len(set(processes.values())) == 2
@@ -126,6 +130,13 @@ def test_a_process_that_keeps_what_trials_leave_does_not_grow_on(root: Path, tmp
     assert len(of(events, Finished)) == 4 and one == two != three and three == four
     few = jobs(root, tmp_path, range(4), deed="garbage")
     assert len(set(done(few, Processes(1))[0].values())) == 1
+
+
+def test_a_method_that_exits_has_failed_and_its_process_does_no_other_trial(root: Path, tmp_path: Path) -> None:
+    these = jobs(root, tmp_path, (1,), deed="exit") + jobs(root, tmp_path, (2,))
+    processes, events = done(these, Processes(1))
+    assert [(event.key, event.failure.message) for event in of(events, Failed)] == [(these[0].trial.key, "SystemExit: 3")]
+    assert len(set(processes.values())) == 2 and not [event for event in of(events, Warned) if "died" in event.text]
 
 
 @pytest.mark.parametrize("trouble", ["crash", "nan"])
@@ -176,13 +187,6 @@ def test_a_process_that_dies_between_two_trials_loses_neither(root: Path, tmp_pa
 
 
 # ---- what a worker remembers and counts
-
-
-def test_the_condition_says_what_a_trial_changed() -> None:
-    before = Condition.now()
-    assert Condition.now() == before
-    with torch.no_grad():
-        assert Condition.now() == replace(before, gradients=False)
 
 
 def test_opened_data_are_remembered_until_their_files_change(tmp_path: Path) -> None:

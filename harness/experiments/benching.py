@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
-from typing import Any, ClassVar, TypeVar
+from typing import Any, TypeVar
 
 import torch
 
@@ -90,10 +90,13 @@ class Timed(Evaluated):
 class Timing(Job):
     """A trial that is run for its times. ``clips``: how many of the training clips train, 0: all. ``look``: count and profile too."""
 
-    lasting: ClassVar[bool] = False  # the next timing is to find a process as new as this one's
-
     clips: int = 0
     look: bool = False
+
+    @property
+    def lasting(self) -> bool:
+        """The next timing is to find a process as new as this one's."""
+        return False
 
     def run(self, report: Listener) -> Timed:
         began = time.monotonic()

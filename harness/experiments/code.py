@@ -43,6 +43,14 @@ def fingerprints(*roots: str) -> dict[str, str]:
     return dict(sorted(found.items()))
 
 
+def of_file(path: Path, module: str) -> str:
+    """The hash of one module's file as it is now; empty where it cannot be read or is no Python."""
+    try:
+        return _read(path, module)[0]
+    except (OSError, SyntaxError, ValueError):
+        return ""
+
+
 def _source(module: str) -> Path | None:
     try:
         spec = importlib.util.find_spec(module)

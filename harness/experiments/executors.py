@@ -18,6 +18,8 @@ from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from typing import Protocol
 
+from harness.errors import HarnessError
+from harness.experiments.condition import Condition
 from harness.experiments.events import Evaluated, Event, Failed, Finished, Listener, Warned
 from harness.experiments.interrupts import undisturbed, unheard
 from harness.experiments.records import Failure
@@ -27,6 +29,7 @@ from harness.training.contract import methods
 
 LATE = ("pyarrow.parquet", "pyarrow.dataset")  # what the first table imports, in every process anew
 WARM = "harness.experiments.warm"
+GRACE = 60.0  # seconds in which a parent that was busy may still read what a worker has said in time
 ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
@@ -47,7 +50,21 @@ class Inline:
 
     def run(self, jobs: Sequence[Job], on_event: Listener) -> None:
         for job in jobs:
-            attempt(job, on_event)
+            attempt(job, _Watchful(job, on_event))
+
+
+class _Watchful:
+    """A listener that first says what a trial left in this process: inline there is no other one for the next trial."""
+
+    def __init__(self, job: Job, on_event: Listener) -> None:
+        self.job, self.on_event, self.before = job, on_event, Condition.of(job)
+
+    def __call__(self, event: Event) -> None:
+        changes = Condition.of(self.job).changes(self.before) if isinstance(event, Finished | Failed | Evaluated) else []
+        if changes:
+            text = f"the trial changed {', '.join(changes)}; later trials in this process may give other numbers, workers are replaced"
+            self.on_event(Warned(self.job.trial.key, text))
+        self.on_event(event)
 
 
 @dataclass
@@ -132,21 +149,23 @@ class Processes:
             _drain(active, on_event)
             raise
         finally:
-            for worker in active.values():
-                worker.process.kill()
+            _stop(active)
 
     def _start(self, context: BaseContext, active: dict[Connection, _Worker], job: Job, tries: int) -> None:
         if context.get_start_method() == "forkserver":
-            resource_tracker.ensure_running()  # the server would start it, which ends the block that follows
-            with unheard():  # it would end with a traceback where Ctrl-C meets its imports; also a new one, where the first was killed
-                forkserver.ensure_running()
+            _start_server()
         ours, theirs = context.Pipe()
         process = context.Process(target=serve, args=(theirs,), daemon=True)  # type: ignore[attr-defined]
-        process.start()
+        try:
+            process.start()
+        except (OSError, EOFError) as error:  # the server of workers could not fork, or was killed
+            why = f"no worker process could be started ({type(error).__name__}: {error})"
+            raise HarnessError(why, "Memory or processes may be short: try fewer --workers. Finished results are kept.") from None
         theirs.close()
         active[ours] = worker = _Worker(job, process)
         worker.begin(job, tries, self.timeout)
-        ours.send(job)
+        with suppress(OSError):  # it is dead already: it will be buried, and the job tried again
+            ours.send(job)
 
     def _receive(self, connection: Connection, active: dict[Connection, _Worker], waiting: Queue, on_event: Listener) -> None:
         """Pass one event on; a worker that is ready does the next job, and a job whose worker died waits again while it has a try left."""
@@ -157,19 +176,22 @@ class Processes:
             return _bury(connection, active, waiting, self.tries, on_event)
         if isinstance(event, Ready):
             return self._go_on(connection, worker, waiting)
-        worker.ended = isinstance(event, Finished | Failed | Evaluated)
-        if worker.ended:
+        if isinstance(event, Finished | Failed | Evaluated):
+            worker.ended = True
             waiting.ended(worker.job, time.monotonic() - worker.started)
         on_event(event)
 
     def _go_on(self, connection: Connection, worker: _Worker, waiting: Queue) -> None:
         """Send the next job to a worker of its kind, or let it go: it ends, and the next job gets a new one."""
-        job = None
-        if waiting.suits(worker.job):
-            job, tries = waiting.take()
-            worker.begin(job, tries, self.timeout)
-        with suppress(OSError):  # it died while it waited: what it was sent is buried with it
+        job, tries = waiting.take() if waiting.suits(worker.job) else (None, 0)
+        try:
             connection.send(job)
+        except OSError:  # it died while it waited; the job has not begun, and keeps its tries
+            if job:
+                waiting.again(job, tries)
+            return
+        if job:
+            worker.begin(job, tries, self.timeout)
 
     def _patience(self, active: dict[Connection, _Worker]) -> float | None:
         nearest = min((worker.deadline for worker in active.values()), default=float("inf"))
@@ -189,6 +211,13 @@ def _context(jobs: Sequence[Job]) -> BaseContext:
     ours = {name for name in sys.modules if name.startswith("harness.cli")} | {serve.__module__}
     context.set_forkserver_preload([*sorted(ours | used), *LATE, WARM])
     return context
+
+
+def _start_server() -> None:
+    """Start what forks workers, or a new one where it was killed. Ctrl-C, sent to all processes of a terminal, would end its imports."""
+    resource_tracker.ensure_running()  # before the block: it unblocks what it blocks
+    with unheard():
+        forkserver.ensure_running()
 
 
 def _drain(active: dict[Connection, _Worker], on_event: Listener) -> None:
@@ -218,14 +247,24 @@ def _bury(connection: Connection, active: dict[Connection, _Worker], waiting: Qu
 
 
 def _stop_overdue(active: dict[Connection, _Worker], on_event: Listener) -> None:
+    """Stop workers past their time limit, also one that is done and does not get ready. What they have said already is heard first."""
     now = time.monotonic()
-    for connection, worker in list(active.items()):
-        if worker.deadline <= now and not worker.ended:
-            worker.process.kill()
-            worker.process.join()
-            connection.close()
-            del active[connection]
+    late = {c: worker for c, worker in active.items() if worker.deadline <= now and (now > worker.deadline + GRACE or not c.poll())}
+    for connection, worker in late.items():
+        _stop({connection: worker})
+        del active[connection]
+        if not worker.ended:
             on_event(Failed(failure_of(worker.job, "timeout", "the trial passed its time limit (--timeout)")))
+
+
+def _stop(workers: dict[Connection, _Worker]) -> None:
+    """Kill them and wait until they are dead: none may go on writing a checkpoint that the next run already reads."""
+    with undisturbed():
+        for worker in workers.values():
+            worker.process.kill()
+        for connection, worker in workers.items():
+            connection.close()  # ends also one that can no longer be killed, since the server that knew of it is gone
+            worker.process.join(5.0)
 
 
 def _cause_of_death(exitcode: int | None) -> str:

@@ -27,10 +27,12 @@ def keep_freed_memory() -> None:
         library.mallopt(M_TRIM_THRESHOLD, HELD)
 
 
-def forget_peak() -> None:
-    """Let ``peak_mb`` count from here on, where the system can (Linux); elsewhere it counts from the process's start."""
+def forget_peak() -> bool:
+    """Let ``peak_mb`` count from here on. False where the system cannot (only Linux can): it then counts from the process's start."""
     with suppress(OSError):
         (OWN / "clear_refs").write_text("5")
+        return True
+    return False
 
 
 def peak_mb() -> float:

@@ -37,7 +37,7 @@ def _execute(path: Path, name: str) -> None:
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
-    except Exception as error:  # the user's own file may fail in any way
+    except (Exception, SystemExit) as error:  # the user's own file may fail in any way
         del sys.modules[name]
         where = traceback.extract_tb(error.__traceback__)[-1]
         raise ConfigError(

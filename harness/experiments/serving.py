@@ -7,14 +7,16 @@ import os
 import signal
 import sys
 import threading
+import traceback
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
 
-import torch
-
-from harness.experiments.events import Failed
-from harness.experiments.memory import keep_freed_memory, resident_mb
+from harness.experiments.condition import Condition
+from harness.experiments.events import Event, Failed
+from harness.experiments.memory import forget_peak, keep_freed_memory, resident_mb
 from harness.experiments.worker import Job, attempt
 
 GROWTH, SLACK = 1.25, 64.0  # a worker may hold so many times what it held after its first trial, and so many MB more
@@ -25,28 +27,6 @@ class Ready:
     """The trial is done, and its process is as good as new: it may be sent another of the same kind."""
 
 
-@dataclass(frozen=True)
-class Condition:
-    """What a trial must leave as it was, lest the next one gives other numbers, or a machine fills up."""
-
-    threads: int
-    folder: str
-    dtype: torch.dtype
-    gradients: bool
-    deterministic: bool
-
-    @classmethod
-    def now(cls) -> Condition:
-        """Of this process."""
-        return cls(
-            threads=threading.active_count(),
-            folder=os.getcwd(),
-            dtype=torch.get_default_dtype(),
-            gradients=torch.is_grad_enabled(),
-            deterministic=torch.are_deterministic_algorithms_enabled(),
-        )
-
-
 def serve(connection: Connection) -> None:
     """Do the jobs that come through ``connection``, their events sent back; end with the parent, or when there is nothing more to do.
 
@@ -54,21 +34,36 @@ def serve(connection: Connection) -> None:
     too, but it is the parent that stops them.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # it was blocked for the server and what it forks
     jobs: SimpleQueue[Job | None] = SimpleQueue()
     threading.Thread(target=_receive, args=(connection, jobs), daemon=True).start()
     keep_freed_memory()
     gc.freeze()  # what is imported stays: no collection needs to look at it
-    before, most = Condition.now(), 0.0
+    before, most = None, 0.0
     while job := jobs.get():
-        failed = isinstance(attempt(job, connection.send), Failed)
+        before = before or Condition.of(job)
+        failed = isinstance(attempt(job, partial(_send, connection)), Failed)
+        _flush()
         gc.collect()
         most = most or GROWTH * resident_mb() + SLACK
-        if failed or not job.lasting or Condition.now() != before or resident_mb() > most:
-            break
-        connection.send(Ready())
-    sys.stdout.flush()
-    sys.stderr.flush()
+        if failed or not job.lasting or Condition.of(job) != before or resident_mb() > most or not forget_peak():
+            break  # without a way to forget it, the next trial's peak could be this one's
+        _send(connection, Ready())
     os._exit(0)  # a thread or an exit handler that a method left behind must not keep a core from the next trial
+
+
+def _send(connection: Connection, event: Event | Ready) -> None:
+    try:
+        connection.send(event)
+    except OSError:
+        os._exit(1)  # the parent is gone; ``_receive`` is about to find out
+
+
+def _flush() -> None:
+    """What the trial has printed is shown, even if the process is killed in the next one."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError, AttributeError):  # closed by the method, or by whoever read it
+            stream.flush()
 
 
 def _receive(connection: Connection, jobs: SimpleQueue[Job | None]) -> None:
@@ -80,4 +75,8 @@ def _receive(connection: Connection, jobs: SimpleQueue[Job | None]) -> None:
         while True:
             jobs.put(connection.recv())
     except (EOFError, OSError):
+        pass
+    except BaseException:  # a job that cannot be read here: to wait for another would be to wait for ever
+        traceback.print_exc()
+    finally:
         os._exit(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 import traceback
 from collections.abc import Iterator, Sequence
@@ -10,16 +11,18 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
+import numpy as np
 import torch
 from threadpoolctl import threadpool_limits
 
+from harness import seeds
 from harness.data import splits, store
 from harness.data.schema import Dataset, Split
 from harness.data.transforms import shortened, standardise
-from harness.errors import HarnessError
-from harness.experiments import diagnosis
+from harness.errors import ConfigError, DataError, HarnessError
+from harness.experiments import code, diagnosis
 from harness.experiments.environment import environment
 from harness.experiments.events import Advised, EpochDone, Evaluated, Event, Failed, Finished, Listener, Started, Warned
 from harness.experiments.memory import forget_peak, peak_mb
@@ -45,7 +48,10 @@ class Job:
     plugin: Path | None = None
     diagnose: bool = False
 
-    lasting: ClassVar[bool] = True  # whether a process that has done it may do another of its kind
+    @property
+    def lasting(self) -> bool:
+        """Whether a process that has done it may do another of its kind. PyTorch's compiler gives up after a few trials of a method."""
+        return not self.trial.identity.config["training"]["compile"]
 
     @property
     def kind(self) -> tuple[str, ...]:
@@ -65,14 +71,14 @@ def attempt(job: Job, report: Listener) -> Event:
         event = Failed(_failure(job.trial, "diverged", str(error)))
     except HarnessError as error:
         event = Failed(_failure(job.trial, "error", str(error)))
-    except Exception as error:  # a method may fail in any way: that is a failed trial, not a failed run
+    except (Exception, SystemExit) as error:  # a method may fail in any way: that is a failed trial, not a failed run
         reason = "memory" if is_memory_short(error) else "error"
         event = Failed(_failure(job.trial, reason, f"{type(error).__name__}: {error}", traceback.format_exc()))
     report(event)
     return event
 
 
-def is_memory_short(error: Exception) -> bool:
+def is_memory_short(error: BaseException) -> bool:
     """Whether an allocation failed; PyTorch says so by a type of its own on a GPU, and in words on a CPU."""
     words = ("can't allocate memory", "not enough memory", "out of memory")
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
@@ -83,14 +89,35 @@ def is_memory_short(error: Exception) -> bool:
 def run_trial(job: Job, report: Listener) -> Finished | Evaluated:
     """Train, predict and score one trial on one thread."""
     if job.plugin:
-        load_file(job.plugin)
+        _refuse_another_file(job.plugin, load_file(job.plugin), job.trial.identity)
+    _seed_other_generators(job.trial.identity.seed)
     with _arithmetic(), threadpool_limits(limits=1):
         return job.run(report)
 
 
+def _refuse_another_file(path: Path, method: str, identity: Identity) -> None:
+    module = methods[method].__module__
+    if identity.code.get(module, "") not in ("", code.of_file(path, module)):
+        raise ConfigError(f"{path} was changed while the run went on", "Type the same command again: it runs what the file says now.")
+
+
+def _seed_other_generators(seed: int) -> None:
+    """Python's and NumPy's own, which the harness never draws from, for methods that do: the same whatever the process did before."""
+    random.seed(seeds.derive(seed, "python"))
+    np.random.seed(seeds.derive(seed, "numpy") % 2**32)
+
+
 def opened(name: str, root: Path) -> Dataset:
-    """``store.load``; the last one is remembered while its files stay as they are: to read it takes longer than a small trial."""
-    return _opened(name, root, store.stamp(name, root))
+    """``store.load``; the last one is remembered while its files stay as they are: to read it takes longer than a small trial.
+
+    One that a trial has written into is read anew.
+    """
+    stamp = store.stamp(name, root)
+    dataset = _opened(name, root, stamp)
+    if any(ragged.values._version or ragged.offsets._version for ragged in dataset.features.values()):
+        _opened.cache_clear()
+        dataset = _opened(name, root, stamp)
+    return dataset
 
 
 @lru_cache(maxsize=1)
@@ -101,7 +128,7 @@ def _opened(name: str, root: Path, stamp: object) -> Dataset:
 @contextmanager
 def _arithmetic() -> Iterator[None]:
     """One thread, and tiny numbers flushed to zero (they slow a CPU down): the same bits inline as in a worker process."""
-    threads = torch.get_num_threads()
+    threads, strict = torch.get_num_threads(), torch.get_deterministic_debug_mode()
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     _choose_deterministic_kernels()
@@ -110,6 +137,8 @@ def _arithmetic() -> Iterator[None]:
     finally:
         torch.set_flush_denormal(False)
         torch.set_num_threads(threads)
+        if torch.cuda.is_available():
+            torch.set_deterministic_debug_mode(strict)
 
 
 @dataclass
@@ -132,6 +161,10 @@ class Session:
         forget_peak()
         identity = self.identity
         dataset = opened(identity.dataset, self.job.data_root)
+        if dataset.card.fingerprint != identity.data:
+            raise DataError(
+                f"{identity.dataset} was imported anew while the run went on", "Type the same command again: it runs on the new."
+            )
         config = methods[identity.method].Config.model_validate(identity.config)
         train, valid, test = self._splits(dataset, config)
         inputs = Inputs.of(train)

@@ -1,0 +1,381 @@
+"""What the parent does with its workers, message by message: each test plays a worker at the other end of a pipe."""
+
+from __future__ import annotations
+
+import io
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import replace
+from multiprocessing.connection import Connection
+from pathlib import Path
+from queue import SimpleQueue
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from kit import TOY, job, tiny_dataset, trial
+
+from harness.errors import HarnessError
+from harness.experiments import executors, memory, serving
+from harness.experiments.events import EpochDone, Evaluated, Event, Failed, Warned
+from harness.experiments.executors import GRACE, Processes, Queue, _bury, _drain, _stop, _stop_overdue, _Worker
+from harness.experiments.serving import Ready
+from harness.experiments.worker import Job
+
+NOWHERE = Path("nowhere")
+
+
+class Process:
+    """A process that only notes what is done to it."""
+
+    def __init__(self, exitcode: int = -9) -> None:
+        self.exitcode, self.done = exitcode, list[str]()
+
+    def kill(self) -> None:
+        self.done.append("kill")
+
+    def join(self, timeout: float | None = None) -> None:
+        self.done.append("join")
+
+
+class Scene:
+    """A parent with one worker, which has a job since ``age`` seconds with a time limit of 10."""
+
+    def __init__(self, age: float = 0.0, ended: bool = False, tries: int = 1) -> None:
+        self.job = job(trial(tiny_dataset()), NOWHERE, NOWHERE)
+        self.ours, self.theirs = multiprocessing.Pipe()
+        self.process: Any = Process()
+        began = time.monotonic() - age
+        self.worker = _Worker(self.job, self.process, tries, began + 10, began, ended)
+        self.active: dict[Connection, _Worker] = {self.ours: self.worker}
+        self.queue, self.events = Queue([]), list[Event]()
+        self.parent = Processes(1, timeout=10)
+
+    @property
+    def done(self) -> Evaluated:
+        return Evaluated(self.job.trial.key, (), False, 1.0)
+
+    def receive(self) -> None:
+        self.parent._receive(self.ours, self.active, self.queue, self.events.append)
+
+
+EPOCH = EpochDone("key", 1, 2, 0.5, 0.1)
+
+
+# ---- time limits
+
+
+def test_a_worker_past_its_limit_is_stopped_and_its_trial_has_failed() -> None:
+    scene = Scene(age=11)
+    _stop_overdue(scene.active, scene.events.append)
+    (event,) = scene.events
+    assert isinstance(event, Failed) and event.failure.reason == "timeout"
+    assert not scene.active and scene.process.done == ["kill", "join"] and scene.ours.closed
+
+
+def test_a_worker_within_its_limit_goes_on() -> None:
+    scene = Scene(age=9)
+    _stop_overdue(scene.active, scene.events.append)
+    assert scene.active and not scene.events and not scene.process.done
+
+
+def test_a_worker_that_is_done_and_does_not_get_ready_is_stopped_too() -> None:
+    """Else the parent would wait for it for ever, and wake up all the time."""
+    scene = Scene(age=11, ended=True)
+    _stop_overdue(scene.active, scene.events.append)
+    assert not scene.active and not scene.events and scene.process.done == ["kill", "join"]
+
+
+def test_what_was_said_in_time_is_heard_though_the_parent_was_busy() -> None:
+    scene = Scene(age=11)
+    scene.theirs.send(scene.done)
+    _stop_overdue(scene.active, scene.events.append)
+    assert scene.active and not scene.events
+    scene.receive()
+    assert scene.events == [scene.done]
+    late = Scene(age=11 + GRACE)
+    late.theirs.send(EPOCH)
+    _stop_overdue(late.active, late.events.append)
+    assert not late.active and len(late.events) == 1
+
+
+# ---- one job after another
+
+
+def test_a_ready_worker_is_sent_the_next_job_of_its_kind_with_a_limit_of_its_own() -> None:
+    scene = Scene(age=8, ended=True)
+    scene.queue.again(scene.job, 2)
+    scene.theirs.send(Ready())
+    scene.receive()
+    assert scene.theirs.recv() == scene.job
+    assert scene.worker.tries == 2 and not scene.worker.ended and not scene.queue
+    assert 9 < scene.worker.deadline - time.monotonic() <= 10 and time.monotonic() - scene.worker.started < 1
+
+
+def test_a_ready_worker_is_let_go_where_the_next_job_is_of_another_kind_or_none() -> None:
+    for others in ([], [job(trial(tiny_dataset("mosei@tiny")), NOWHERE, NOWHERE)]):
+        scene = Scene(ended=True)
+        for other in others:
+            scene.queue.again(other, 1)
+        scene.theirs.send(Ready())
+        scene.receive()
+        assert scene.theirs.recv() is None and scene.worker.ended and bool(scene.queue) == bool(others)
+
+
+def test_a_worker_that_died_while_it_was_ready_costs_the_next_job_no_try() -> None:
+    scene = Scene(ended=True)
+    scene.queue.again(scene.job, 1)
+    scene.theirs.send(Ready())
+    scene.theirs.close()
+    scene.receive()
+    scene.receive()
+    assert scene.queue.take() == (scene.job, 1) and not scene.active and not scene.events
+
+
+def test_a_worker_that_dies_between_its_end_and_ready_loses_nothing() -> None:
+    scene = Scene()
+    scene.theirs.send(scene.done)
+    scene.theirs.close()
+    scene.receive()
+    scene.receive()
+    assert scene.events == [scene.done] and not scene.active and not scene.queue and scene.process.done == ["join"]
+
+
+def test_what_comes_after_the_end_does_not_undo_it() -> None:
+    scene = Scene()
+    for event in (scene.done, EPOCH):
+        scene.theirs.send(event)
+        scene.receive()
+    assert scene.worker.ended
+
+
+@pytest.mark.parametrize(("tries", "kind"), [(1, Warned), (2, Failed)])
+def test_a_job_has_two_tries(tries: int, kind: type[Any]) -> None:
+    scene = Scene(tries=tries)
+    _bury(scene.ours, scene.active, scene.queue, 2, scene.events.append)
+    (event,) = scene.events
+    assert isinstance(event, kind) and scene.ours.closed and scene.process.done == ["join"]
+    assert scene.queue.take() == (scene.job, 2) if tries == 1 else not scene.queue
+
+
+def test_a_worker_that_is_dead_before_its_first_job_is_buried_like_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    scene = Scene()
+    started = SimpleNamespace(start=lambda: None, join=lambda: None, exitcode=-9)
+    context: Any = SimpleNamespace(Pipe=lambda: (scene.ours, scene.theirs), Process=lambda **options: started)
+    scene.parent._start(context, scene.active, scene.job, 1)  # its end of the pipe is closed: nobody holds another
+    scene.receive()
+    assert isinstance(scene.events[0], Warned) and scene.queue.take() == (scene.job, 2)
+
+
+@pytest.mark.parametrize("error", [EOFError(), BlockingIOError(11, "no more processes")])
+def test_a_process_that_cannot_be_started_is_said_in_words(error: Exception) -> None:
+    def refuse() -> None:
+        raise error
+
+    scene = Scene()
+    context: Any = SimpleNamespace(Pipe=multiprocessing.Pipe, Process=lambda **options: SimpleNamespace(start=refuse))
+    with pytest.raises(HarnessError, match="no worker process could be started") as caught:
+        scene.parent._start(context, {}, scene.job, 1)
+    assert type(error).__name__ in str(caught.value)
+
+
+# ---- the end
+
+
+def test_an_interrupt_stores_what_workers_ended_and_stops_reading_there() -> None:
+    scene = Scene()
+    for event in (EPOCH, scene.done, Ready()):
+        scene.theirs.send(event)
+    _drain(scene.active, scene.events.append)
+    assert scene.events == [scene.done] and scene.ours.poll() and isinstance(scene.ours.recv(), Ready)
+    ready = Scene(ended=True)
+    ready.theirs.send(Ready())
+    _drain(ready.active, ready.events.append)
+    assert not ready.events
+    dead = Scene()
+    dead.theirs.close()
+    _drain(dead.active, dead.events.append)
+    assert not dead.events
+
+
+def test_workers_are_dead_and_their_pipes_closed_when_a_run_is_over() -> None:
+    scenes = [Scene() for _ in range(2)]
+    _stop({scene.ours: scene.worker for scene in scenes})
+    assert all(scene.process.done == ["kill", "join"] and scene.ours.closed for scene in scenes)
+
+
+def test_a_listener_that_fails_leaves_no_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    scene = Scene()
+
+    def start(context: Any, active: dict[Connection, _Worker], job: Any, tries: int) -> None:
+        active.update(scene.active)
+        scene.theirs.send(scene.done)
+
+    def full(event: Event) -> None:
+        raise HarnessError("the disk is full", "")
+
+    monkeypatch.setattr(executors, "_context", lambda jobs: None)
+    monkeypatch.setattr(scene.parent, "_start", start)
+    with pytest.raises(HarnessError, match="full"):
+        scene.parent.run([scene.job], full)
+    assert scene.process.done == ["kill", "join"] and scene.ours.closed
+
+
+# ---- the worker's end of the pipe
+
+
+class Exited(BaseException):
+    pass
+
+
+@pytest.fixture
+def exits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    codes: list[int] = []
+
+    def leave(code: int) -> None:
+        codes.append(code)
+        raise Exited
+
+    monkeypatch.setattr(serving.os, "_exit", leave)
+    return codes
+
+
+@pytest.mark.parametrize("garbage", [b"", b"this is no pickle"])
+def test_a_worker_ends_when_the_parent_does_or_sends_what_it_cannot_read(
+    exits: list[int], garbage: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ours, theirs = multiprocessing.Pipe()
+    jobs: SimpleQueue[Any] = SimpleQueue()
+    ours.send(None)
+    if garbage:
+        ours.send_bytes(garbage)
+    ours.close()
+    with pytest.raises(Exited):
+        serving._receive(theirs, jobs)
+    assert exits == [1] and jobs.get() is None and jobs.empty()
+    assert ("UnpicklingError" in capsys.readouterr().err) == bool(garbage)
+
+
+def test_a_worker_whose_parent_is_gone_ends_without_a_word(exits: list[int], capsys: pytest.CaptureFixture[str]) -> None:
+    ours, theirs = multiprocessing.Pipe()
+    serving._send(theirs, EPOCH)
+    assert ours.recv() == EPOCH and not exits
+    ours.close()
+    with pytest.raises(Exited):
+        serving._send(theirs, EPOCH)
+    assert exits == [1] and not capsys.readouterr().err
+
+
+def test_streams_that_a_method_closed_do_not_trouble_its_worker(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with open(tmp_path / "out", "w") as closed:
+        pass
+    with open(tmp_path / "err", "w") as err:
+        err.write("a warning")
+        monkeypatch.setattr(sys, "stdout", closed)
+        monkeypatch.setattr(sys, "stderr", err)
+        serving._flush()
+        assert (tmp_path / "err").read_text() == "a warning"
+        monkeypatch.setattr(sys, "stdout", None)
+        serving._flush()
+
+
+@pytest.fixture
+def serving_here(monkeypatch: pytest.MonkeyPatch, exits: list[int]) -> Iterator[list[Any]]:
+    """``serve`` in this process, with trials that only print; what each did to the process is in the list."""
+    deeds: list[Any] = []
+
+    def attempt(one: Any, report: Any) -> Event:
+        print(f"trial {one.trial.identity.seed}")
+        (deeds.pop(0) if deeds else lambda: None)()
+        event = Evaluated(one.trial.key, (), False, 1.0)
+        report(event)
+        return event
+
+    for name in ("keep_freed_memory", "gc"):
+        monkeypatch.setattr(serving, name, SimpleNamespace(freeze=lambda: None, collect=lambda: None) if name == "gc" else lambda: None)
+    monkeypatch.setattr(serving, "attempt", attempt)
+    monkeypatch.setattr(serving, "_receive", lambda connection, jobs: receive(connection, jobs))
+    before = signal.getsignal(signal.SIGINT)
+    yield deeds
+    signal.signal(signal.SIGINT, before)
+
+
+def receive(connection: Connection, jobs: SimpleQueue[Any]) -> None:
+    with suppress(EOFError):
+        while True:
+            jobs.put(connection.recv())
+
+
+def served(count: int) -> list[str]:
+    """Kinds of all messages of a worker that was sent so many jobs, then that there are none; it exits well."""
+    ours, theirs = multiprocessing.Pipe()
+    for seed in range(count):
+        ours.send(job(trial(tiny_dataset(), seed=seed), NOWHERE, NOWHERE))
+    ours.send(None)
+    with pytest.raises(Exited):
+        serving.serve(theirs)
+    found = []
+    while ours.poll():
+        found.append(type(ours.recv()).__name__)
+    return found
+
+
+def test_a_worker_says_after_each_trial_that_it_is_ready_and_shows_what_was_printed(
+    serving_here: list[Any], exits: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[str] = []
+    out = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", SimpleNamespace(write=out.write, flush=lambda: shown.append(out.getvalue())))
+    serving_here.append(lambda: signal.raise_signal(signal.SIGINT))  # which a worker does not heed
+    assert served(2) == ["Evaluated", "Ready"] * 2 and exits == [0]
+    assert shown == ["trial 0\n", "trial 0\ntrial 1\n"]
+
+
+def test_a_worker_that_cannot_forget_a_peak_does_one_trial(serving_here: list[Any], exits: list[int], monkeypatch: Any) -> None:
+    monkeypatch.setattr(memory, "OWN", NOWHERE)
+    assert served(2) == ["Evaluated"] and exits == [0]
+
+
+def test_what_the_first_trial_needs_is_the_measure_of_the_others(serving_here: list[Any], monkeypatch: Any) -> None:
+    """It may hold a quarter more and 64 MB."""
+    held = iter([100.0, 100.0, 188.0, 190.0, 0.0])
+    monkeypatch.setattr(serving, "resident_mb", lambda: next(held))
+    assert served(4) == ["Evaluated", "Ready", "Evaluated", "Ready", "Evaluated"]
+
+
+def test_a_process_serves_one_kind_of_job() -> None:
+    """Anything that makes the processes of two jobs different from the start: class, method, data, where they lie, and the user's file."""
+    one = job(trial(tiny_dataset()), NOWHERE, NOWHERE)
+    identity = one.trial.identity
+
+    class Other(Job):
+        pass
+
+    def of(**changes: Any) -> Job:
+        return replace(one, trial=one.trial.model_copy(update={"identity": identity.model_copy(update=changes)}))
+
+    others = [
+        Other(one.trial, one.data_root, one.checkpoint, one.checkpoint_seconds, one.plugin),
+        of(method="another"),
+        of(dataset="another"),
+        replace(one, data_root=Path("elsewhere")),
+        replace(one, plugin=Path("elsewhere") / TOY.name),
+    ]
+    assert all(other.kind != one.kind for other in others)
+    assert of(seed=2).kind == replace(one, checkpoint=Path("another")).kind == one.kind
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="signal masks are read in a file of Linux")
+def test_the_server_of_workers_does_not_hear_ctrl_c_while_it_imports() -> None:
+    executors._context([])
+    server: Any = executors.forkserver._forkserver
+    os.kill(server._forkserver_pid, signal.SIGINT)
+    status = Path(f"/proc/{server._forkserver_pid}/status").read_text()
+    blocked = int(status.split("SigBlk:")[1].split()[0], 16)
+    assert blocked >> (signal.SIGINT - 1) & 1
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
