@@ -166,7 +166,7 @@ def test_a_job_has_two_tries(tries: int, kind: type[Any]) -> None:
 def test_a_worker_that_is_dead_before_its_first_job_is_buried_like_others(monkeypatch: pytest.MonkeyPatch) -> None:
     scene = Scene()
     started = SimpleNamespace(start=lambda: None, join=lambda: None, exitcode=-9)
-    context: Any = SimpleNamespace(Pipe=lambda: (scene.ours, scene.theirs), Process=lambda **options: started)
+    context: Any = SimpleNamespace(Pipe=lambda: (scene.ours, scene.theirs), Process=lambda **options: started, get_start_method=str)
     scene.parent._start(context, scene.active, scene.job, 1)  # its end of the pipe is closed: nobody holds another
     scene.receive()
     assert isinstance(scene.events[0], Warned) and scene.queue.take() == (scene.job, 2)
@@ -178,7 +178,8 @@ def test_a_process_that_cannot_be_started_is_said_in_words(error: Exception) -> 
         raise error
 
     scene = Scene()
-    context: Any = SimpleNamespace(Pipe=multiprocessing.Pipe, Process=lambda **options: SimpleNamespace(start=refuse))
+    process = SimpleNamespace(start=refuse)
+    context: Any = SimpleNamespace(Pipe=multiprocessing.Pipe, Process=lambda **options: process, get_start_method=str)
     with pytest.raises(HarnessError, match="no worker process could be started") as caught:
         scene.parent._start(context, {}, scene.job, 1)
     assert type(error).__name__ in str(caught.value)
@@ -373,6 +374,7 @@ def test_a_process_serves_one_kind_of_job() -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="signal masks are read in a file of Linux")
 def test_the_server_of_workers_does_not_hear_ctrl_c_while_it_imports() -> None:
     executors._context([])
+    executors._start_server()
     server: Any = executors.forkserver._forkserver
     os.kill(server._forkserver_pid, signal.SIGINT)
     status = Path(f"/proc/{server._forkserver_pid}/status").read_text()
