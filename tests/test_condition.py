@@ -102,10 +102,11 @@ def module(monkeypatch: pytest.MonkeyPatch) -> Any:
     source = (
         "import numpy as np, random, threading\n"
         "seen, cache, lock, rng, own = [], {}, threading.Lock(), np.random.default_rng(0), random.Random(0)\n"
+        "class Own:\n    pass\nkept = Own()\n"
         "class Holder:\n    rows = []\n    count = 0\n    odd = [lambda: 0]\n"
     )
-    exec(source, vars(made))
     monkeypatch.setitem(sys.modules, "left_behind", made)
+    exec(source, vars(made))
     return made
 
 
@@ -114,6 +115,7 @@ LEFT: dict[str, Callable[[Any], Any]] = {
     "cache": lambda module: module.cache.update(a=torch.ones(2)),
     "rng": lambda module: module.rng.random(),
     "own": lambda module: module.own.random(),
+    "kept": lambda module: setattr(module.kept, "value", 1),
     "Holder.rows": lambda module: module.Holder.rows.append(2),
     "Holder.count": lambda module: setattr(module.Holder, "count", 1),
     "Holder.odd": lambda module: module.Holder.odd.append(lambda: 1),  # of what cannot be pickled, the number

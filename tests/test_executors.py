@@ -109,11 +109,12 @@ def test_what_was_said_in_time_is_heard_though_the_parent_was_busy() -> None:
 
 def test_a_ready_worker_is_sent_the_next_job_of_its_kind_with_a_limit_of_its_own() -> None:
     scene = Scene(age=8, ended=True)
-    scene.queue.again(scene.job, 2)
+    scene.queue.again(scene.job, 1)
+    scene.worker.tries, begun = 2, scene.worker.begun
     scene.theirs.send(Ready())
     scene.receive()
-    assert scene.theirs.recv() == scene.job
-    assert scene.worker.tries == 2 and not scene.worker.ended and not scene.queue
+    assert scene.theirs.recv() == scene.job and scene.worker.begun == begun + 1
+    assert scene.worker.tries == 1 and not scene.worker.ended and not scene.queue
     assert 9 < scene.worker.deadline - time.monotonic() <= 10 and time.monotonic() - scene.worker.started < 1
 
 
@@ -163,6 +164,44 @@ def test_a_job_has_two_tries(tries: int, kind: type[Any]) -> None:
     assert scene.queue.take() == (scene.job, 2) if tries == 1 else not scene.queue
 
 
+def failed(scene: Scene, reason: str) -> Failed:
+    return Failed(executors.failure_of(scene.job, reason, "why"))
+
+
+@pytest.mark.parametrize(
+    ("begun", "tries", "reason", "again"),
+    [(2, 1, "error", True), (2, 1, "memory", True), (2, 1, "diverged", False), (1, 1, "error", False), (2, 2, "error", False)],
+)
+def test_a_trial_that_fails_where_others_were_done_gets_a_new_process(begun: int, tries: int, reason: str, again: bool) -> None:
+    scene = Scene(tries=tries)
+    scene.worker.begun = begun
+    scene.theirs.send(failed(scene, reason))
+    scene.receive()
+    (event,) = scene.events
+    assert isinstance(event, Warned if again else Failed) and scene.worker.ended and bool(scene.queue) == again
+    if isinstance(event, Warned):
+        assert event.key == scene.job.trial.key and "why, in a process that had done other trials" in event.text
+        assert not scene.queue.suits(scene.job)  # no process that did others before is given it
+        assert scene.queue.take() == (scene.job, 2)
+
+
+@pytest.mark.parametrize("begun", [1, 2])
+def test_an_interrupt_stores_only_failures_that_are_a_trials_own(monkeypatch: pytest.MonkeyPatch, begun: int) -> None:
+    scene = Scene()
+    scene.worker.begun = begun
+    scene.theirs.send(failed(scene, "error"))
+
+    def start(context: Any, active: dict[Connection, _Worker], job: Any, tries: int) -> None:
+        active.update(scene.active)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(executors, "_context", lambda jobs: None)
+    monkeypatch.setattr(scene.parent, "_start", start)
+    with pytest.raises(KeyboardInterrupt):
+        scene.parent.run([scene.job], scene.events.append)
+    assert len(scene.events) == (begun == 1)
+
+
 def test_a_worker_that_is_dead_before_its_first_job_is_buried_like_others(monkeypatch: pytest.MonkeyPatch) -> None:
     scene = Scene()
     started = SimpleNamespace(start=lambda: None, join=lambda: None, exitcode=-9)
@@ -192,15 +231,15 @@ def test_an_interrupt_stores_what_workers_ended_and_stops_reading_there() -> Non
     scene = Scene()
     for event in (EPOCH, scene.done, Ready()):
         scene.theirs.send(event)
-    _drain(scene.active, scene.events.append)
+    _drain(scene.active, scene.events.append, lambda event, worker: False)
     assert scene.events == [scene.done] and scene.ours.poll() and isinstance(scene.ours.recv(), Ready)
     ready = Scene(ended=True)
     ready.theirs.send(Ready())
-    _drain(ready.active, ready.events.append)
+    _drain(ready.active, ready.events.append, lambda event, worker: False)
     assert not ready.events
     dead = Scene()
     dead.theirs.close()
-    _drain(dead.active, dead.events.append)
+    _drain(dead.active, dead.events.append, lambda event, worker: False)
     assert not dead.events
 
 

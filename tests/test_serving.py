@@ -139,12 +139,19 @@ def test_a_method_that_exits_has_failed_and_its_process_does_no_other_trial(root
     assert len(set(processes.values())) == 2 and not [event for event in of(events, Warned) if "died" in event.text]
 
 
-@pytest.mark.parametrize("trouble", ["crash", "nan"])
-def test_a_process_in_which_a_trial_failed_does_no_other(root: Path, tmp_path: Path, trouble: str) -> None:
-    these = jobs(root, tmp_path, (1,)) + jobs(root, tmp_path, (2,), trouble=trouble) + jobs(root, tmp_path, (3,))
+def test_a_process_in_which_a_trial_failed_does_no_other(root: Path, tmp_path: Path) -> None:
+    these = jobs(root, tmp_path, (1,)) + jobs(root, tmp_path, (2,), trouble="nan") + jobs(root, tmp_path, (3,))
     processes, events = done(these, Processes(1))
     one, two, three = (processes[job.trial.key] for job in these)
     assert one == two != three and [event.key for event in of(events, Failed)] == [these[1].trial.key]
+
+
+def test_a_trial_that_fails_after_others_fails_in_a_process_of_its_own(root: Path, tmp_path: Path) -> None:
+    these = jobs(root, tmp_path, (1,)) + jobs(root, tmp_path, (2,), trouble="crash") + jobs(root, tmp_path, (3,))
+    processes, events = done(these, Processes(1))
+    assert len(set(processes.values())) == 3 and [event.key for event in of(events, Failed)] == [these[1].trial.key]
+    tried = {event.text for event in of(events, Warned) if event.key == these[1].trial.key and event.text.isdigit()}
+    assert len(tried) == 2 and processes[these[0].trial.key] in tried
 
 
 def test_a_trial_that_kills_its_process_is_tried_again_and_the_others_keep_their_records(root: Path, tmp_path: Path) -> None:

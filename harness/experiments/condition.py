@@ -85,9 +85,13 @@ def _held(module: str) -> Iterator[tuple[str, object]]:
     """Digests of the plain values that a module and its classes hold. What a trial leaves there, the next one would find."""
     for name, value in _values(vars(sys.modules[module]) if module in sys.modules else {}):
         if isinstance(value, type) and value.__module__ == module:
-            yield from ((f"{name}.{inner}", _digest(held)) for inner, held in _values(vars(value)) if isinstance(held, PLAIN))
-        elif isinstance(value, PLAIN):
+            yield from ((f"{name}.{inner}", _digest(held)) for inner, held in _values(vars(value)) if _may_remember(held, module))
+        elif _may_remember(value, module):
             yield name, _digest(value)
+
+
+def _may_remember(value: object, module: str) -> bool:
+    return isinstance(value, PLAIN) or (type(value).__module__ == module and not isinstance(value, type))
 
 
 def _values(space: Mapping[str, object]) -> list[tuple[str, object]]:

@@ -9,14 +9,14 @@ import os
 import sys
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
-from typing import Protocol
+from typing import Protocol, TypeGuard
 
 from harness.errors import HarnessError
 from harness.experiments.condition import Condition
@@ -75,10 +75,12 @@ class _Worker:
     deadline: float = math.inf
     started: float = 0.0
     ended: bool = False
+    begun: int = 0
 
     def begin(self, job: Job, tries: int, timeout: float | None) -> None:
         """Another trial for the same process."""
         now = time.monotonic()
+        self.begun += 1
         self.job, self.tries, self.started, self.ended = job, tries, now, False
         self.deadline = now + (timeout or math.inf)
 
@@ -102,8 +104,9 @@ class Queue:
         return max(there, key=lambda name: (self._seconds.get(name, math.inf), -self._waiting[name][0][0]))  # the first, if equal
 
     def suits(self, done: Job) -> bool:
-        """Whether the next job, if any, may be done by the process that has done ``done``."""
-        return bool(self) and self._waiting[self._next()][0][1].kind == done.kind
+        """Whether the next job, if any, may be done by the process that has done ``done``: its first try, if it is of that kind."""
+        _, job, tries = self._waiting[self._next()][0] if self else (0, done, math.inf)
+        return tries == 1 and job.kind == done.kind
 
     def take(self) -> tuple[Job, int]:
         method = self._next()
@@ -123,8 +126,8 @@ class Processes:
     """Processes of one thread, ``workers`` at a time; each does one trial after another of one method on one data set.
 
     A new process for each method and data set gives trials clean memory readings; a new one after a failure keeps a crash to itself. A
-    trial whose worker dies (killed, out of memory) is started once more, from its checkpoint; then it counts as failed. ``timeout`` is
-    in seconds, for each trial.
+    trial whose worker dies (killed, out of memory) is started once more, from its checkpoint, in a process of its own; then it counts as
+    failed. So is one that fails in a process that did others before. ``timeout`` is in seconds, for each trial.
     """
 
     def __init__(self, workers: int, timeout: float | None = None, tries: int = 2) -> None:
@@ -146,7 +149,7 @@ class Processes:
                         self._receive(connection, active, waiting, on_event)
                 _stop_overdue(active, on_event)
         except KeyboardInterrupt:
-            _drain(active, on_event)
+            _drain(active, on_event, self._may_do_better_alone)
             raise
         finally:
             _stop(active)
@@ -179,7 +182,16 @@ class Processes:
         if isinstance(event, Finished | Failed | Evaluated):
             worker.ended = True
             waiting.ended(worker.job, time.monotonic() - worker.started)
+        if self._may_do_better_alone(event, worker):
+            waiting.again(worker.job, worker.tries + 1)
+            why = f"{event.failure.message}, in a process that had done other trials; it starts again in a new one"
+            event = Warned(event.key, why)
         on_event(event)
+
+    def _may_do_better_alone(self, event: Event, worker: _Worker) -> TypeGuard[Failed]:
+        """Whether a trial failed that may not have in a new process: some things can be set up but once in each."""
+        anew = worker.begun > 1 and worker.tries < self.tries
+        return anew and isinstance(event, Failed) and event.failure.reason in ("error", "memory")
 
     def _go_on(self, connection: Connection, worker: _Worker, waiting: Queue) -> None:
         """Send the next job to a worker of its kind, or let it go: it ends, and the next job gets a new one."""
@@ -220,7 +232,7 @@ def _start_server() -> None:
         forkserver.ensure_running()
 
 
-def _drain(active: dict[Connection, _Worker], on_event: Listener) -> None:
+def _drain(active: dict[Connection, _Worker], on_event: Listener, skip: Callable[[Event, _Worker], bool]) -> None:
     """Store what workers have finished and nobody has read yet."""
     with undisturbed():
         for connection, worker in active.items():
@@ -228,7 +240,7 @@ def _drain(active: dict[Connection, _Worker], on_event: Listener) -> None:
                 while not worker.ended and connection.poll():
                     event = connection.recv()
                     worker.ended = isinstance(event, Finished | Failed | Evaluated)
-                    if worker.ended:
+                    if worker.ended and not skip(event, worker):
                         on_event(event)
 
 
