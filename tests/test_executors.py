@@ -211,6 +211,25 @@ def test_a_worker_that_is_dead_before_its_first_job_is_buried_like_others(monkey
     assert isinstance(scene.events[0], Warned) and scene.queue.take() == (scene.job, 2)
 
 
+def test_where_the_server_of_workers_is_killed_meanwhile_another_one_forks(monkeypatch: pytest.MonkeyPatch) -> None:
+    pipes: list[Any] = []
+    refusals = [EOFError(), ConnectionResetError()]
+
+    def pipe() -> Any:
+        pipes.append(multiprocessing.Pipe())
+        return pipes[-1]
+
+    def start() -> None:
+        if refusals:
+            raise refusals.pop()
+
+    process = SimpleNamespace(start=start)
+    context: Any = SimpleNamespace(Pipe=pipe, Process=lambda **options: process, get_start_method=str)
+    ours, started = executors._new_process(context)
+    assert started is process and len(pipes) == 3 and ours is pipes[2][0] and not ours.closed
+    assert all(one.closed for one in (*pipes[0], *pipes[1], pipes[2][1]))
+
+
 @pytest.mark.parametrize("error", [EOFError(), BlockingIOError(11, "no more processes")])
 def test_a_process_that_cannot_be_started_is_said_in_words(error: Exception) -> None:
     def refuse() -> None:

@@ -29,6 +29,7 @@ from harness.training.contract import methods
 
 LATE = ("pyarrow.parquet", "pyarrow.dataset")  # what the first table imports, in every process anew
 WARM = "harness.experiments.warm"
+STARTS = 4  # of a worker process
 GRACE = 60.0  # seconds in which a parent that was busy may still read what a worker has said in time
 ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
@@ -155,16 +156,7 @@ class Processes:
             _stop(active)
 
     def _start(self, context: BaseContext, active: dict[Connection, _Worker], job: Job, tries: int) -> None:
-        if context.get_start_method() == "forkserver":
-            _start_server()
-        ours, theirs = context.Pipe()
-        process = context.Process(target=serve, args=(theirs,), daemon=True)  # type: ignore[attr-defined]
-        try:
-            process.start()
-        except (OSError, EOFError) as error:  # the server of workers could not fork, or was killed
-            why = f"no worker process could be started ({type(error).__name__}: {error})"
-            raise HarnessError(why, "Memory or processes may be short: try fewer --workers. Finished results are kept.") from None
-        theirs.close()
+        ours, process = _new_process(context)
         active[ours] = worker = _Worker(job, process)
         worker.begin(job, tries, self.timeout)
         with suppress(OSError):  # it is dead already: it will be buried, and the job tried again
@@ -223,6 +215,26 @@ def _context(jobs: Sequence[Job]) -> BaseContext:
     ours = {name for name in sys.modules if name.startswith("harness.cli")} | {serve.__module__}
     context.set_forkserver_preload([*sorted(ours | used), *LATE, WARM])
     return context
+
+
+def _new_process(context: BaseContext) -> tuple[Connection, BaseProcess]:
+    """A worker that waits for its first job. Where the server that forks it was killed, another one is started, ``STARTS`` times in all."""
+    for last in [False] * (STARTS - 1) + [True]:
+        ours, theirs = context.Pipe()
+        try:
+            if context.get_start_method() == "forkserver":
+                _start_server()
+            process: BaseProcess = context.Process(target=serve, args=(theirs,), daemon=True)  # type: ignore[attr-defined]
+            process.start()
+            break
+        except (OSError, EOFError) as error:
+            ours.close()  # ends a worker that was forked all the same
+            if last:
+                why = f"no worker process could be started ({type(error).__name__}: {error})"
+                raise HarnessError(why, "Memory or processes may be short: try fewer --workers. Finished results are kept.") from None
+        finally:
+            theirs.close()
+    return ours, process
 
 
 def _start_server() -> None:
