@@ -15,11 +15,14 @@ from torch import Tensor, nn
 
 from harness.data.schema import Task
 from harness.data.splits import Fold, cut
+from harness.errors import ConfigError
 from harness.experiments.plugins import load_file
+from harness.experiments.trials import resolve_config
 from harness.training import Batch, Inputs, Method, MethodConfig, Output, Training
 from harness.training.contract import methods
 from harness.training.loop import Run, build, predict, train
 from harness.training.schedules import eager, make_optimiser
+from harness.training.settings import BUDGETS
 
 load_file(TOY)
 TASK, INPUTS = Task(kind="regression", low=-3, high=3), Inputs({"text": 6, "audio": 3})
@@ -180,6 +183,14 @@ def test_graphs_are_refused_without_what_they_need(settings: dict[str, Any]) -> 
     with pytest.raises(ValidationError, match="needs compile = true and a GPU"):
         Training(cuda_graphs=True, **settings)
     assert Training(cuda_graphs=True, compile=True, device="cuda").cuda_graphs
+
+
+def test_settings_that_do_not_go_together_are_named_without_all_others() -> None:
+    with pytest.raises(ConfigError) as caught:
+        resolve_config(methods["toy"], "tiny", BUDGETS["quick"], "cpu", {"training.cuda_graphs": True})
+    assert "training: cuda_graphs = true needs compile = true and a GPU" in str(caught.value) and "batch_size" not in str(caught.value)
+    with pytest.raises(ConfigError, match="training.average = 1.5: Input should be less than 1"):
+        resolve_config(methods["toy"], "tiny", BUDGETS["quick"], "cpu", {"training.average": 1.5})
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need a GPU")

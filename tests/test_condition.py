@@ -96,6 +96,12 @@ def test_every_setting_that_a_trial_may_leave_changed_is_named(name: str) -> Non
     assert Condition.now() == before
 
 
+def test_a_thread_that_has_ended_is_no_change() -> None:
+    with one_thread_more():
+        before = Condition.now()
+    assert not Condition.now().changes(before) and before.changes(Condition.now()) == ["its threads"]
+
+
 @pytest.fixture
 def module(monkeypatch: pytest.MonkeyPatch) -> Any:
     made: Any = ModuleType("left_behind")

@@ -31,8 +31,9 @@ def _autocast() -> tuple[bool, ...]:
     return tuple(torch.is_autocast_enabled(device) for device in ("cpu", "cuda"))
 
 
+THREADS = "its threads"
 READINGS: Mapping[str, Callable[[], object]] = {
-    "its threads": threading.active_count,
+    THREADS: threading.active_count,
     "the current folder": _folder,
     "torch's default dtype": torch.get_default_dtype,
     "torch's default device": lambda: str(torch.empty(0).device),
@@ -69,7 +70,13 @@ class Condition:
     def changes(self, before: Condition) -> list[str]:
         """Names of what is not as it was ``before``."""
         names = dict.fromkeys([*before.readings, *self.readings])
-        return [name for name in names if self.readings.get(name) != before.readings.get(name)]
+        return [name for name in names if _differ(name, self.readings.get(name), before.readings.get(name))]
+
+
+def _differ(name: str, now: object, before: object) -> bool:
+    if name == THREADS and isinstance(now, int) and isinstance(before, int):
+        return now > before  # one that has ended is no trial's doing
+    return now != before
 
 
 def _module(job: Job) -> str:

@@ -46,7 +46,7 @@ def serve(connection: Connection) -> None:
         _flush()
         gc.collect()
         most = most or GROWTH * resident_mb() + SLACK
-        if failed or not job.lasting or Condition.of(job) != before or resident_mb() > most or not forget_peak():
+        if failed or not job.lasting or Condition.of(job).changes(before) or resident_mb() > most or not forget_peak():
             break  # without a way to forget it, the next trial's peak could be this one's
         _send(connection, Ready())
     os._exit(0)  # a thread or an exit handler that a method left behind must not keep a core from the next trial

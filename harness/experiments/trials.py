@@ -170,5 +170,10 @@ def _validate(method: type[Method], settings: dict[str, Any], where: str) -> Met
 
 
 def describe(error: ValidationError) -> str:
-    """A validation error as one line: key, value, what is allowed."""
-    return "; ".join(f"{'.'.join(map(str, fault['loc']))} = {fault['input']!r}: {fault['msg']}" for fault in error.errors())
+    """A validation error as one line: key, value, what is allowed. Where settings do not go together, that says which."""
+    return "; ".join(map(_described, error.errors()))
+
+
+def _described(fault: Mapping[str, Any]) -> str:
+    value = "" if isinstance(fault["input"], Mapping) else f" = {fault['input']!r}"
+    return f"{'.'.join(map(str, fault['loc']))}{value}: {fault['msg'].removeprefix('Value error, ')}"
