@@ -20,15 +20,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from tabulate import tabulate
+if __name__ != "__mp_main__":  # a worker imports this file anew, as it does the command's own, and is not to hold what that needs
+    import numpy as np
+    from tabulate import tabulate
 
-from harness.data.importing import import_dataset
-from harness.data.schema import Card
-from harness.experiments import benching
-from harness.experiments.plan import Effort, method_trials
+    from harness.data.importing import import_dataset
+    from harness.experiments import benching
+    from harness.experiments.plan import Effort, method_trials
+
+if TYPE_CHECKING:
+    from harness.data.schema import Card
 
 HERE = Path(__file__).parent
 CORES = os.cpu_count() or 1
