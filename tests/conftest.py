@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -72,3 +73,11 @@ def read_only(tmp_path: Path) -> Iterator[Path]:
         pytest.skip("for root, a folder that cannot be written has to be mounted")
     yield folder
     subprocess.run(["umount", str(folder)], check=False)
+
+
+@pytest.fixture(autouse=True)
+def heeds_ctrl_c() -> Iterator[None]:
+    """Also where the tests were started in the background, which starts them, and what they start, deaf to it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
