@@ -14,8 +14,8 @@ from harness.analysis import power
 from harness.analysis.designs import run_values
 from harness.analysis.pairs import UNTESTED, Pair
 from harness.commands.rendering import without_collections
+from harness.data.catalogue import facts
 from harness.errors import ConfigError
-from harness.reporting.known_data import facts
 from harness.training.metrics import metrics
 
 RNG = np.random.default_rng(5)

@@ -6,6 +6,7 @@ Those of the harness lie in ``harness/data/datasets``; a user adds more as ``$ME
 from __future__ import annotations
 
 import tomllib
+from functools import lru_cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import PurePosixPath
@@ -89,8 +90,13 @@ def _entries() -> dict[str, list[Traversable]]:
 
 
 def _read(name: str, file: Traversable) -> Facts:
+    return _parsed(name, str(file), file.read_bytes())
+
+
+@lru_cache(maxsize=64)  # a large table asks for the same one hundreds of times
+def _parsed(name: str, file: str, content: bytes) -> Facts:
     try:
-        return Facts.model_validate({"name": name, **tomllib.loads(file.read_text(encoding="utf-8"))})
+        return Facts.model_validate({"name": name, **tomllib.loads(content.decode())})
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file} is not a TOML file: {error}", "Mend it, or remove it.") from error
     except ValidationError as error:

@@ -14,10 +14,10 @@ from math import isnan, nan, sqrt
 from typing import Literal
 
 from harness.analysis.effects import t_interval, t_margin
+from harness.data.catalogue import facts
 from harness.data.schema import Card
 from harness.experiments.papers import Published, Row, TableSpec
 from harness.reporting.collect import Measured
-from harness.reporting.known_data import facts
 from harness.reporting.layout import number
 from harness.training.metrics import Metric, metrics
 

@@ -8,13 +8,13 @@ from functools import cached_property
 from math import isnan
 
 from harness.analysis.statistics import Comparison
+from harness.data.catalogue import facts
 from harness.data.schema import Card
 from harness.experiments.papers import Row, TableSpec
 from harness.experiments.schemes import Scheme
 from harness.reporting.collect import Measured, Unit
 from harness.reporting.compare import Family
 from harness.reporting.environments import differences
-from harness.reporting.known_data import facts
 from harness.reporting.layout import ABSENT, LOST, UNDEFINED
 from harness.reporting.verdicts import source_lines, verdict_rule
 from harness.training.contract import methods
