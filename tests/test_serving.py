@@ -3,28 +3,36 @@
 from __future__ import annotations
 
 import gc
+import io
 import json
+import multiprocessing
 import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
+from queue import SimpleQueue
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from kit import TOY, stored, trial
+from kit import TOY, job, stored, tiny_dataset, trial
 
 from harness.data import store
-from harness.experiments import worker
-from harness.experiments.events import Event, Failed, Finished, Listener, Warned
+from harness.experiments import memory, serving, worker
+from harness.experiments.events import Evaluated, Event, Failed, Finished, Listener, Warned
 from harness.experiments.executors import Inline, Processes
 from harness.experiments.memory import forget_peak, peak_mb, resident_mb
+from harness.experiments.serving import Ready
 from harness.experiments.worker import Job
 from harness.training.contract import methods
 
+NOWHERE = Path("nowhere")
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="peaks are reset by a file of Linux")
 
 
@@ -238,3 +246,125 @@ def test_the_peak_of_a_trial_is_its_own(root: Path, tmp_path: Path) -> None:
         events = done([kind(plain.trial, root, tmp_path / "none.pt", 60.0, TOY)], Inline())[1]
         peaks.append(of(events, Finished)[0].runtime.peak_memory_mb)
     assert max(peaks) - min(peaks) < 50
+
+
+# ---- the worker's end of the pipe
+
+
+class Exited(BaseException):
+    pass
+
+
+@pytest.fixture
+def exits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    codes: list[int] = []
+
+    def leave(code: int) -> None:
+        codes.append(code)
+        raise Exited
+
+    monkeypatch.setattr(serving.os, "_exit", leave)
+    return codes
+
+
+@pytest.mark.parametrize("garbage", [b"", b"this is no pickle"])
+def test_a_worker_ends_when_the_parent_does_or_sends_what_it_cannot_read(
+    exits: list[int], garbage: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ours, theirs = multiprocessing.Pipe()
+    jobs: SimpleQueue[Any] = SimpleQueue()
+    ours.send(None)
+    if garbage:
+        ours.send_bytes(garbage)
+    ours.close()
+    with pytest.raises(Exited):
+        serving._receive(theirs, jobs)
+    assert exits == [1] and jobs.get() is None and jobs.empty()
+    assert ("UnpicklingError" in capsys.readouterr().err) == bool(garbage)
+
+
+def test_a_worker_whose_parent_is_gone_ends_without_a_word(exits: list[int], capsys: pytest.CaptureFixture[str]) -> None:
+    ours, theirs = multiprocessing.Pipe()
+    serving._send(theirs, Ready())
+    assert ours.recv() == Ready() and not exits
+    ours.close()
+    with pytest.raises(Exited):
+        serving._send(theirs, Ready())
+    assert exits == [1] and not capsys.readouterr().err
+
+
+def test_streams_that_a_method_closed_do_not_trouble_its_worker(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with open(tmp_path / "out", "w") as closed:
+        pass
+    with open(tmp_path / "err", "w") as err:
+        err.write("a warning")
+        monkeypatch.setattr(sys, "stdout", closed)
+        monkeypatch.setattr(sys, "stderr", err)
+        serving._flush()
+        assert (tmp_path / "err").read_text() == "a warning"
+        monkeypatch.setattr(sys, "stdout", None)
+        serving._flush()
+
+
+@pytest.fixture
+def serving_here(monkeypatch: pytest.MonkeyPatch, exits: list[int]) -> Iterator[list[Any]]:
+    """``serve`` in this process, with trials that only print; what each did to the process is in the list."""
+    deeds: list[Any] = []
+
+    def attempt(one: Any, report: Any) -> Event:
+        print(f"trial {one.trial.identity.seed}")
+        (deeds.pop(0) if deeds else lambda: None)()
+        event = Evaluated(one.trial.key, (), False, 1.0)
+        report(event)
+        return event
+
+    for name in ("keep_freed_memory", "gc"):
+        monkeypatch.setattr(serving, name, SimpleNamespace(freeze=lambda: None, collect=lambda: None) if name == "gc" else lambda: None)
+    monkeypatch.setattr(serving, "attempt", attempt)
+    monkeypatch.setattr(serving, "_receive", lambda connection, jobs: receive(connection, jobs))
+    before = signal.getsignal(signal.SIGINT)
+    yield deeds
+    signal.signal(signal.SIGINT, before)
+
+
+def receive(connection: Connection, jobs: SimpleQueue[Any]) -> None:
+    with suppress(EOFError):
+        while True:
+            jobs.put(connection.recv())
+
+
+def served(count: int) -> list[str]:
+    """Kinds of all messages of a worker that was sent so many jobs, then that there are none; it exits well."""
+    ours, theirs = multiprocessing.Pipe()
+    for seed in range(count):
+        ours.send(job(trial(tiny_dataset(), seed=seed), NOWHERE, NOWHERE))
+    ours.send(None)
+    with pytest.raises(Exited):
+        serving.serve(theirs)
+    found = []
+    while ours.poll():
+        found.append(type(ours.recv()).__name__)
+    return found
+
+
+def test_a_worker_says_after_each_trial_that_it_is_ready_and_shows_what_was_printed(
+    serving_here: list[Any], exits: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[str] = []
+    out = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", SimpleNamespace(write=out.write, flush=lambda: shown.append(out.getvalue())))
+    serving_here.append(lambda: signal.raise_signal(signal.SIGINT))  # which a worker does not heed
+    assert served(2) == ["Evaluated", "Ready"] * 2 and exits == [0]
+    assert shown == ["trial 0\n", "trial 0\ntrial 1\n"]
+
+
+def test_a_worker_that_cannot_forget_a_peak_does_one_trial(serving_here: list[Any], exits: list[int], monkeypatch: Any) -> None:
+    monkeypatch.setattr(memory, "OWN", NOWHERE)
+    assert served(2) == ["Evaluated"] and exits == [0]
+
+
+def test_what_the_first_trial_needs_is_the_measure_of_the_others(serving_here: list[Any], monkeypatch: Any) -> None:
+    """It may hold a quarter more and 64 MB."""
+    held = iter([100.0, 100.0, 188.0, 190.0, 0.0])
+    monkeypatch.setattr(serving, "resident_mb", lambda: next(held))
+    assert served(4) == ["Evaluated", "Ready", "Evaluated", "Ready", "Evaluated"]

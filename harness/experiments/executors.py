@@ -128,7 +128,7 @@ class Processes:
 
     A new process for each method and data set gives trials clean memory readings; a new one after a failure keeps a crash to itself. A
     trial whose worker dies (killed, out of memory) is started once more, from its checkpoint, in a process of its own; then it counts as
-    failed. So is one that fails in a process that did others before. ``timeout`` is in seconds, for each trial.
+    failed. One that fails in a process that did others before has that second try as well. ``timeout`` is in seconds, for each trial.
     """
 
     def __init__(self, workers: int, timeout: float | None = None, tries: int = 2) -> None:

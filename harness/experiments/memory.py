@@ -10,7 +10,6 @@ from contextlib import suppress
 from pathlib import Path
 
 OWN = Path("/proc/self")
-
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # parameters of glibc's mallopt
 BLOCK, HELD = 1 << 30, (1 << 31) - 1  # bytes
 

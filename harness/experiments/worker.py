@@ -159,12 +159,7 @@ class Session:
 
     def finish(self) -> Finished:
         forget_peak()
-        identity = self.identity
-        dataset = opened(identity.dataset, self.job.data_root)
-        if dataset.card.fingerprint != identity.data:
-            raise DataError(
-                f"{identity.dataset} was imported anew while the run went on", "Type the same command again: it runs on the new."
-            )
+        identity, dataset = self.identity, self._data()
         config = methods[identity.method].Config.model_validate(identity.config)
         train, valid, test = self._splits(dataset, config)
         inputs = Inputs.of(train)
@@ -194,6 +189,14 @@ class Session:
             further=tuple(self._further(method, test, dataset, config)),
         )
         return Finished(record, self._runtime(), self._diagnosis(record, dataset, test))
+
+    def _data(self) -> Dataset:
+        """The data set of the trial's key, not another one that has come to have its name."""
+        dataset = opened(self.identity.dataset, self.job.data_root)
+        if dataset.card.fingerprint != self.identity.data:
+            name = self.identity.dataset
+            raise DataError(f"{name} was imported anew while the run went on", "Type the same command again: it runs on the new.")
+        return dataset
 
     def _splits(self, dataset: Dataset, config: MethodConfig) -> list[Split]:
         """What trains, what validates, and the test split before anything of it is taken away or weighted."""
