@@ -34,8 +34,12 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         grid = Grid(Path(folder))
         counts = attack(grid, options.kills, random.Random(options.seed))
-    print(", ".join(f"{name}: {count}" for name, count in counts.items()))
+    print(_said(counts))
     return int(any(count for name, count in counts.items() if not name.startswith(("killed", "grids", "trials"))))
+
+
+def _said(counts: Counter[str]) -> str:
+    return ", ".join(f"{name}: {count}" for name, count in counts.items())
 
 
 def attack(grid: Grid, kills: int, chance: random.Random) -> Counter[str]:
@@ -51,7 +55,7 @@ def attack(grid: Grid, kills: int, chance: random.Random) -> Counter[str]:
         counts.update(_one_grid(grid, results, kills - done, span, chance))
         counts.update(faults(results, reference))
         counts.update({"grids": 1, "trials": len(reference), "rewritten": 0, "tracebacks": 0, "wrong exit": 0})
-        print(f"{counts['grids']} grids", flush=True)
+        print(_said(counts), flush=True)
     return counts
 
 
