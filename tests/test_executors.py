@@ -219,6 +219,7 @@ def test_where_the_server_of_workers_is_killed_meanwhile_another_one_forks(monke
         if refusals:
             raise refusals.pop()
 
+    monkeypatch.setattr(executors, "PAUSE", 0.0)
     process = SimpleNamespace(start=start)
     context: Any = SimpleNamespace(Pipe=pipe, Process=lambda **options: process, get_start_method=str)
     ours, started = executors._new_process(context)
@@ -227,7 +228,9 @@ def test_where_the_server_of_workers_is_killed_meanwhile_another_one_forks(monke
 
 
 @pytest.mark.parametrize("error", [EOFError(), BlockingIOError(11, "no more processes")])
-def test_a_process_that_cannot_be_started_is_said_in_words(error: Exception) -> None:
+def test_a_process_that_cannot_be_started_is_said_in_words(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(executors, "PAUSE", 0.0)
+
     def refuse() -> None:
         raise error
 

@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -24,7 +25,7 @@ import torch
 from kit import TOY, job, stored, tiny_dataset, trial
 
 from harness.data import store
-from harness.experiments import memory, serving, worker
+from harness.experiments import executors, memory, serving, worker
 from harness.experiments.events import Evaluated, Event, Failed, Finished, Listener, Warned
 from harness.experiments.executors import Inline, Processes
 from harness.experiments.memory import forget_peak, peak_mb, resident_mb
@@ -199,6 +200,18 @@ def test_a_process_that_dies_between_two_trials_loses_neither(root: Path, tmp_pa
     these = jobs(root, tmp_path, range(4), Dying, pause=0.01)
     events = done(these, Processes(1, tries=len(these) + 1))[1]
     assert {event.key for event in of(events, Finished)} == {job.trial.key for job in these} and not of(events, Failed)
+
+
+@pytest.mark.skipif("forkserver" not in multiprocessing.get_all_start_methods(), reason="workers are forked from a server only on Unix")
+def test_a_run_goes_on_whose_server_of_workers_has_just_been_killed(root: Path, tmp_path: Path) -> None:
+    """It is stopped first, and dies while the worker is being started: until then it is there and does not answer."""
+    executors._context([])
+    executors._start_server()
+    server: Any = executors.forkserver._forkserver
+    os.kill(server._forkserver_pid, signal.SIGSTOP)
+    threading.Timer(0.5, os.kill, (server._forkserver_pid, signal.SIGKILL)).start()
+    events = done(jobs(root, tmp_path, (1, 2)), Processes(1))[1]
+    assert len(of(events, Finished)) == 2 and not of(events, Failed)
 
 
 # ---- what a worker remembers and counts

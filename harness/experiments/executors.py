@@ -29,7 +29,7 @@ from harness.training.contract import methods
 
 LATE = ("pyarrow.parquet", "pyarrow.dataset")  # what the first table imports, in every process anew
 WARM = "harness.experiments.warm"
-STARTS = 4  # of a worker process
+STARTS, PAUSE = 5, 0.5  # of a worker process, and seconds between: a server that was killed refuses for as long as it takes to die
 GRACE = 60.0  # seconds in which a parent that was busy may still read what a worker has said in time
 ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
@@ -232,6 +232,7 @@ def _new_process(context: BaseContext) -> tuple[Connection, BaseProcess]:
             if last:
                 why = f"no worker process could be started ({type(error).__name__}: {error})"
                 raise HarnessError(why, "Memory or processes may be short: try fewer --workers. Finished results are kept.") from None
+            time.sleep(PAUSE)
         finally:
             theirs.close()
     return ours, process
