@@ -205,12 +205,13 @@ def test_a_process_that_dies_between_two_trials_loses_neither(root: Path, tmp_pa
 @pytest.mark.skipif("forkserver" not in multiprocessing.get_all_start_methods(), reason="workers are forked from a server only on Unix")
 def test_a_run_goes_on_whose_server_of_workers_has_just_been_killed(root: Path, tmp_path: Path) -> None:
     """It is stopped first, and dies while the worker is being started: until then it is there and does not answer."""
-    executors._context([])
+    these = jobs(root, tmp_path, (1, 2))
+    executors._context(these)
     executors._start_server()
     server: Any = executors.forkserver._forkserver
     os.kill(server._forkserver_pid, signal.SIGSTOP)
-    threading.Timer(0.5, os.kill, (server._forkserver_pid, signal.SIGKILL)).start()
-    events = done(jobs(root, tmp_path, (1, 2)), Processes(1))[1]
+    threading.Timer(1.0, os.kill, (server._forkserver_pid, signal.SIGKILL)).start()
+    events = done(these, Processes(1))[1]
     assert len(of(events, Finished)) == 2 and not of(events, Failed)
 
 
